@@ -1,0 +1,7 @@
+"""``python -m alphabar``."""
+
+import sys
+
+from alphabar.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""What knows no diffusion: errors, registries, tensors, randomness, storage."""

@@ -1,0 +1,96 @@
+"""The exception tree: one class per way a user's request can fail, one exit code per class.
+
+Every message is one line that says what was given, what is allowed and what to do. The exit codes are a contract
+with scripts that call the command line; ``docs/architecture.md`` lists them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlphabarError",
+    "AlphabarWarning",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Diverged",
+    "KeyMismatch",
+    "MissingExtra",
+    "OutOfMemory",
+    "RunInUse",
+    "StorageError",
+    "UnknownFormat",
+    "printable",
+]
+
+
+class AlphabarError(Exception):
+    """Base of every error that alphabar raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(AlphabarError, ValueError):
+    """A setting, argument or tensor that cannot be right (exit code 2)."""
+
+    exit_code = 2
+
+
+class MissingExtra(ConfigError):
+    """A feature needs a package that is not installed (exit code 2)."""
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        super().__init__(f"{feature} needs {package}: pip install 'alphabar[{extra}]'")
+
+
+class DataError(AlphabarError):
+    """Images that are missing, unreadable or of the wrong kind (exit code 3)."""
+
+    exit_code = 3
+
+
+class CheckpointError(AlphabarError):
+    """A checkpoint that is missing, damaged or of another model (exit code 4)."""
+
+    exit_code = 4
+
+
+class UnknownFormat(CheckpointError):
+    """A file that is no checkpoint format known here."""
+
+
+class KeyMismatch(CheckpointError):
+    """Tensors whose names or shapes do not fit the model."""
+
+
+class StorageError(AlphabarError):
+    """The disk is full, read-only or otherwise refuses (exit code 5)."""
+
+    exit_code = 5
+
+
+class Diverged(AlphabarError):
+    """Training produced non-finite numbers (exit code 6)."""
+
+    exit_code = 6
+
+
+class RunInUse(AlphabarError):
+    """Another process writes to the same run directory (exit code 7)."""
+
+    exit_code = 7
+
+
+class OutOfMemory(AlphabarError):
+    """Memory is exhausted (exit code 8)."""
+
+    exit_code = 8
+
+
+class AlphabarWarning(UserWarning):
+    """Something legal that is probably not what was meant."""
+
+
+def printable(name: object) -> str:
+    """``name`` with control, bidirectional and undecodable characters escaped, fit for a one-line message."""
+    text = str(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

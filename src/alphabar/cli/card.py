@@ -1,0 +1,66 @@
+"""The model card: what a network is and what it costs, for ``inspect`` and for the plan of ``train``."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from alphabar.model.denoiser import Denoiser
+from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
+from alphabar.process.chain import Chain
+
+__all__ = ["flops_per_image", "model_card", "parameters"]
+
+
+def parameters(net: nn.Module) -> int:
+    """How many numbers the network learns: all but a stored table of sinusoids."""
+    tables = [m.time_blocks[0] for m in net.modules() if isinstance(m, SinusoidalPositionEmbeddings)]
+    fixed = {id(p) for table in tables for p in table.parameters()}
+    return sum(p.numel() for p in net.parameters() if id(p) not in fixed)
+
+
+def flops_per_image(denoiser: Denoiser) -> int:
+    """Floating-point operations of one forward pass for one image (a multiply-add counts as two)."""
+    assert isinstance(denoiser.net, nn.Module)
+    device = next(denoiser.net.parameters()).device
+    x = torch.zeros((1, *denoiser.shape), device=device)
+    t = torch.zeros(1, dtype=torch.int64, device=device)
+    labels = {"y": t} if denoiser.net.config.num_classes else {}
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        denoiser.net(x, t, **labels)
+    return int(counter.get_total_flops())
+
+
+def model_card(denoiser: Denoiser) -> list[str]:
+    """The card, a line per fact."""
+    net = denoiser.net
+    assert isinstance(net, nn.Module)
+    config = net.config
+    schedule = denoiser.schedule
+    layers = Counter(type(m).__name__ for m in net.modules() if not list(m.children()))
+    table = sum(p.numel() for p in net.parameters()) - parameters(net)
+    channels, height, width = denoiser.shape
+    sides = [f"{height >> level}x{width >> level}" for level in range(len(config.base_channels_multiples))]
+    widths = [config.base_channels * m for m in config.base_channels_multiples]
+    floor = Chain.full(schedule).var_floor
+    return [
+        f"images       {channels} x {height} x {width}" + (f", {config.num_classes} classes" if config.num_classes else ""),
+        f"network      U-Net, {parameters(net):,} parameters" + (f" (and a table of {table:,} sinusoids)" if table else ""),
+        "levels       "
+        + ", ".join(
+            f"{side}: {w} channels{' + attention' if attend else ''}"
+            for side, w, attend in zip(sides, widths, config.apply_attention, strict=True)
+        ),
+        "layers       " + ", ".join(f"{n} {name}" for name, n in layers.most_common()),
+        f"cost         {flops_per_image(denoiser) / 1e9:.4g} GFLOP per image and network call",
+        f"schedule     {schedule.spec if schedule.spec is not None else 'given table'}",
+        f"             T = {schedule.T}, beta_1 = {float(schedule.betas[0]):.4g}, beta_T = {float(schedule.betas[-1]):.4g}, "
+        f"alpha_bar_T = {float(schedule.alpha_bar[-1]):.4g}, sigma^2 at t = 1: {floor:.4g}",
+        f"predicts     {type(denoiser.prediction).__name__}, variance {type(denoiser.variance).__name__}, "
+        f"{denoiser.clip if denoiser.clip is not None else 'no clipping'}",
+        f"precision    {'float32' if denoiser.autocast is None else str(denoiser.autocast).removeprefix('torch.')} inside the network",
+    ]

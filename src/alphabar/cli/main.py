@@ -1,0 +1,209 @@
+"""The commands, their options, and what an error becomes: one line on stderr and an exit code.
+
+Nothing heavy is imported here: each command loads its module when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from alphabar.base.errors import AlphabarError, ConfigError, printable
+from alphabar.base.version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="alphabar",
+    help="Denoising diffusion probabilistic models: train, sample, evaluate.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, one of its steps, or a saved model.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if version:
+        print(f"alphabar {__version__}")
+        raise Exit(0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/digits"),
+    minutes: Annotated[float, typer.Option(help="Time for training.")] = 2.7,
+    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+) -> None:
+    """Train on handwritten digits, sample, measure, and write one page that shows it all."""
+    from alphabar.cli import demo as command
+
+    command.run(out, minutes, seed)
+
+
+@app.command()
+def train(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="digits, a folder of images, .npz, .npy, an IDX file, a CIFAR-10 folder."),
+    ],
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder [runs/NAME].")] = None,
+    preset: Annotated[str | None, typer.Option(help="A packaged recipe: cifar10, lsun256, review.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates in all.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Choose the number of steps to fit this time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run [0].")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Set an existing run aside and start over.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the settings, then stop.")] = False,
+) -> None:
+    """Train a model. The same command again continues a run that was interrupted."""
+    from alphabar.cli import train as command
+
+    command.run(
+        source,
+        settings or [],
+        out=out,
+        preset=preset,
+        config=config,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        fresh=fresh,
+        dry_run=dry_run,
+    )
+
+
+@app.command()
+def sample(
+    run: RunPath,
+    settings: Settings = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images: seeds 0 to N-1 [64].")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="A-B", help="Exactly these seeds, one image each.")] = None,
+    sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
+    steps: Annotated[int | None, typer.Option(help="Hops of the chain [all T].")] = None,
+    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+    out: Annotated[Path | None, typer.Option(help="The folder to write [RUN/samples/...].")] = None,
+    animate: Annotated[bool, typer.Option("--animate", help="Also show the reverse process as GIF and WebP.")] = False,
+) -> None:
+    """Write images: 00000.png ..., grid.png, manifest.json. Image i depends on its seed alone."""
+    from alphabar.cli import sample as command
+
+    command.run(
+        run,
+        settings or [],
+        n=n,
+        seeds=seeds,
+        sampler=sampler,
+        steps=steps,
+        weights=weights,
+        out=out,
+        animate=animate,
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    metrics: Annotated[str, typer.Option(help="What to measure: bpd.")] = "bpd",
+    n: Annotated[int | None, typer.Option("-n", "--n", help="How many held-out images [all].")] = None,
+    hops: Annotated[int | None, typer.Option(help="Estimate from this many hops instead of all T.")] = None,
+    data: Annotated[str | None, typer.Option(help="Other images than those the run held out.")] = None,
+    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a model. bpd: the variational bound in bits per dimension, with its parts and standard errors."""
+    from alphabar.cli import evaluate as command
+
+    command.run(run, metrics=metrics, n=n, hops=hops, data=data, weights=weights, seed=seed, as_json=json)
+
+
+@app.command()
+def inspect(run: RunPath) -> None:
+    """Print the model card: layers, parameters, FLOPs per image, schedule."""
+    from alphabar.cli import inspect as command
+
+    command.run(run)
+
+
+@app.command()
+def equations(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/equations.md.")] = False,
+) -> None:
+    """Print where every equation of the paper is: equation, function, file:line, formula."""
+    from alphabar.cli import equations as command
+
+    command.run(markdown)
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (0, or the code of the error: see ``docs/architecture.md``)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        try:
+            code = app(args=given, prog_name="alphabar", standalone_mode=False)
+            sys.stdout.flush()
+            return int(code or 0)
+        except AlphabarError as error:
+            return _failed(error, error.exit_code, debug)
+        except TyperException as error:
+            return _failed(ConfigError(printable(error.format_message())), ConfigError.exit_code, debug)
+        except Exit as stop:
+            return int(stop.exit_code)
+        except (KeyboardInterrupt, Abort):
+            print("stopped", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # the reader of a pipe went away: keep python from complaining when it flushes stdout at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except MemoryError:
+            return _failed(AlphabarError("out of memory; try a smaller batch"), 8, debug)
+        except Exception as error:
+            return _internal(error, debug)
+
+
+def _failed(error: AlphabarError, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _internal(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+        return 1
+    log = Path("alphabar-crash.log")
+    try:
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        details = f"details: {log}"
+    except OSError:
+        details = "run again with --debug for details"
+    print(f"error: internal: {type(error).__name__}: {printable(error)} ({details})", file=sys.stderr)
+    return 1

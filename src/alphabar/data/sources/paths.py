@@ -1,0 +1,80 @@
+"""What the sources share in reading paths: the part after ``#``, the absolute spec, and one line per failure."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from alphabar.base.errors import DataError, printable
+from alphabar.base.registry import nearest
+from alphabar.data.sniff import HEAD_BYTES
+
+__all__ = ["PARTS", "count", "exists", "file_head", "reason", "regular_file", "spec_of", "split_part", "stem"]
+
+PARTS = ("train", "test")
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """``1 image``, ``3 images``."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def stem(path: str) -> str:
+    """The last component of ``path`` without extensions, printable: ``/data/mnist.npz`` is ``mnist``."""
+    base = os.path.basename(os.path.abspath(path))
+    return printable(base.split(".")[0] or base or "images")
+
+
+def spec_of(kind: str, path: str, part: str = "train") -> str:
+    """The SOURCE text that opens ``path`` again from any working directory."""
+    return f"{kind}:{os.path.abspath(path)}" + ("" if part == PARTS[0] else f"#{part}")
+
+
+def split_part(path: str) -> tuple[str, str]:
+    """(path, "train" or "test") from ``path`` or ``path#part``; a ``#`` in the name of an existing file is a name.
+
+    Raises :class:`DataError` for another part.
+    """
+    if "#" not in path or exists(path):
+        return path, PARTS[0]
+    file, _, part = path.rpartition("#")
+    if part not in PARTS:
+        raise DataError(
+            f"{printable(path)}: {printable(part)!r} is not one of the parts {', '.join(PARTS)}"
+            f"{nearest(part, list(PARTS))}"
+        )
+    return file, part
+
+
+def exists(path: str) -> bool:
+    """Whether something is at ``path``; a path that cannot be is not there."""
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return False
+
+
+def regular_file(path: str) -> int:
+    """The size in bytes of the file at ``path``. Raises :class:`DataError` if it is missing or not a regular file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(path)}: {reason(error)}; check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{printable(path)}: is a folder, FIFO or device; give a file")
+    return status.st_size
+
+
+def file_head(path: str) -> bytes:
+    """The first 1024 bytes of a regular file. Raises :class:`DataError` if it cannot be read."""
+    regular_file(path)
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"{printable(path)}: {reason(error)}; check the path") from error
+
+
+def reason(error: Exception) -> str:
+    """What the system says about a failed file operation, in a few words."""
+    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split()) or "unreadable"

@@ -1,0 +1,1 @@
+"""A network made into a probabilistic step."""

@@ -1,0 +1,245 @@
+"""The U-Net of the review, which is also the paper's when the fields say so.
+
+``UNet()`` is exactly the review's network: same defaults, same names of keywords, classes, submodules and parameters,
+so its state dicts load with ``strict=True``. ``CIFAR10`` and ``LSUN256`` are the paper's two networks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from alphabar.base.choice import choice
+from alphabar.base.errors import ConfigError
+from alphabar.base.registry import Registry
+from alphabar.model.nn.blocks import DownSample, ResnetBlock, UpSample, initialise_small
+from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
+
+__all__ = ["CIFAR10", "LSUN256", "PRESETS", "UNet", "UNetConfig"]
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@choice
+class UNetConfig:
+    """Every choice that defines the network. The first eight are the review's, in its order.
+
+    Attributes:
+        input_channels: channels of x_t.
+        output_channels: channels of the output: the same, or twice as many for a learned variance.
+        num_res_blocks: blocks per resolution in the encoder; the decoder has one more.
+        base_channels: width at full resolution, and the number of sinusoids.
+        base_channels_multiples: width at each resolution, in units of ``base_channels``; its length is their number.
+        apply_attention: whether the blocks of each resolution attend.
+        dropout_rate: in [0, 1).
+        time_multiple: width of the time embedding in units of ``base_channels``.
+        num_classes: 0, or the number of labels; each gets a vector that is added to the time embedding.
+        total_time_steps: rows of a stored table of sinusoids (the review), or None for any t (the paper).
+        attention_heads: heads of every attention.
+        norm_groups: groups of every GroupNorm.
+        norm_eps: ε of every GroupNorm.
+        channel_dropout: drop whole channels (the review) or single values (the paper).
+        asymmetric_padding: see :class:`~alphabar.model.nn.blocks.DownSample`.
+        small_init: Ho et al.'s initialisation instead of torch's.
+    """
+
+    input_channels: Count = 3
+    output_channels: Count = 3
+    num_res_blocks: Count = 2
+    base_channels: Annotated[int, Field(ge=4)] = 64
+    base_channels_multiples: tuple[Count, ...] = (1, 2, 2, 4)
+    apply_attention: tuple[bool, ...] = (False, False, True, False)
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    time_multiple: Count = 4
+    num_classes: Annotated[int, Field(ge=0)] = 0
+    total_time_steps: Count | None = 1000
+    attention_heads: Count = 4
+    norm_groups: Count = 8
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    channel_dropout: bool = True
+    asymmetric_padding: bool = False
+    small_init: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the fields fit each other."""
+        if len(self.apply_attention) != len(self.base_channels_multiples) or not self.base_channels_multiples:
+            raise ConfigError(
+                f"net.apply_attention has {len(self.apply_attention)} entries and net.base_channels_multiples "
+                f"{len(self.base_channels_multiples)}; both need one per resolution"
+            )
+        if self.base_channels % 2:
+            raise ConfigError(f"net.base_channels: got {self.base_channels}, need an even number (sines and cosines)")
+        for multiple in (1, *self.base_channels_multiples):
+            width = self.base_channels * multiple
+            if width % self.norm_groups:
+                raise ConfigError(
+                    f"net: width {width} is not divisible by norm_groups = {self.norm_groups}; change base_channels"
+                )
+            if width % self.attention_heads:
+                raise ConfigError(
+                    f"net: width {width} is not divisible by attention_heads = {self.attention_heads}; "
+                    "change base_channels or attention_heads"
+                )
+
+    @property
+    def down_sampling(self) -> int:
+        """The factor between the largest and the smallest resolution: both sides of an image must be multiples of it."""
+        return int(2 ** (len(self.base_channels_multiples) - 1))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ConfigError unless images of this size pass down and up unchanged."""
+        factor = self.down_sampling
+        if height % factor or width % factor:
+            raise ConfigError(
+                f"image size {height}x{width} is not divisible by {factor}, the down-sampling of "
+                f"{len(self.base_channels_multiples)} resolutions; resize or pad the images, or give fewer "
+                "base_channels_multiples"
+            )
+
+
+CIFAR10 = UNetConfig(
+    base_channels=128,
+    base_channels_multiples=(1, 2, 2, 2),
+    apply_attention=(False, True, False, False),
+    total_time_steps=None,
+    attention_heads=1,
+    norm_groups=32,
+    norm_eps=1e-6,
+    channel_dropout=False,
+    asymmetric_padding=True,
+    small_init=True,
+)
+LSUN256 = dataclasses.replace(
+    CIFAR10,
+    base_channels_multiples=(1, 1, 2, 2, 4, 4),
+    apply_attention=(False, False, False, False, True, False),
+    dropout_rate=0.0,
+)
+PRESETS: Registry[UNetConfig] = Registry("networks", {"review": UNetConfig(), "cifar10": CIFAR10, "lsun256": LSUN256})
+
+
+class UNet(nn.Module):
+    """ε_θ(x_t, t): ``net(x_t [B, C, H, W], t int64 [B], y int64 [B] | None) → [B, output_channels, H, W]``.
+
+    The keyword arguments are the fields of :class:`UNetConfig`; ``UNet(**dataclasses.asdict(config))`` builds a config.
+
+    Raises:
+        ConfigError: if the fields do not fit each other, an image's size is not divisible by the down-sampling, or
+            labels are given to (or kept from) a network that was not (or was) built with ``num_classes``.
+    """
+
+    def __init__(
+        self,
+        input_channels: int = UNetConfig.input_channels,
+        output_channels: int = UNetConfig.output_channels,
+        num_res_blocks: int = UNetConfig.num_res_blocks,
+        base_channels: int = UNetConfig.base_channels,
+        base_channels_multiples: tuple[int, ...] = UNetConfig.base_channels_multiples,
+        apply_attention: tuple[bool, ...] = UNetConfig.apply_attention,
+        dropout_rate: float = UNetConfig.dropout_rate,
+        time_multiple: int = UNetConfig.time_multiple,
+        *,
+        num_classes: int = UNetConfig.num_classes,
+        total_time_steps: int | None = UNetConfig.total_time_steps,
+        attention_heads: int = UNetConfig.attention_heads,
+        norm_groups: int = UNetConfig.norm_groups,
+        norm_eps: float = UNetConfig.norm_eps,
+        channel_dropout: bool = UNetConfig.channel_dropout,
+        asymmetric_padding: bool = UNetConfig.asymmetric_padding,
+        small_init: bool = UNetConfig.small_init,
+    ) -> None:
+        super().__init__()
+        self.config = UNetConfig(
+            input_channels=input_channels,
+            output_channels=output_channels,
+            num_res_blocks=num_res_blocks,
+            base_channels=base_channels,
+            base_channels_multiples=base_channels_multiples,
+            apply_attention=apply_attention,
+            dropout_rate=dropout_rate,
+            time_multiple=time_multiple,
+            num_classes=num_classes,
+            total_time_steps=total_time_steps,
+            attention_heads=attention_heads,
+            norm_groups=norm_groups,
+            norm_eps=norm_eps,
+            channel_dropout=channel_dropout,
+            asymmetric_padding=asymmetric_padding,
+            small_init=small_init,
+        )
+        time_emb_dims_exp = base_channels * time_multiple
+
+        def block(in_channels: int, out_channels: int, apply_attention: bool) -> ResnetBlock:
+            return ResnetBlock(
+                in_channels=in_channels,
+                out_channels=out_channels,
+                dropout_rate=dropout_rate,
+                time_emb_dims=time_emb_dims_exp,
+                apply_attention=apply_attention,
+                heads=attention_heads,
+                norm_groups=norm_groups,
+                norm_eps=norm_eps,
+                channel_dropout=channel_dropout,
+            )
+
+        self.time_embeddings = SinusoidalPositionEmbeddings(total_time_steps, base_channels, time_emb_dims_exp)
+        if num_classes:
+            self.label_embeddings = nn.Embedding(num_classes, time_emb_dims_exp)
+        self.first = nn.Conv2d(input_channels, base_channels, kernel_size=3, padding="same")
+
+        levels = [base_channels * multiple for multiple in base_channels_multiples]
+        channels = base_channels
+        skips = [channels]
+        self.encoder_blocks = nn.ModuleList()
+        for level, width in enumerate(levels):
+            for _ in range(num_res_blocks):
+                self.encoder_blocks.append(block(channels, width, apply_attention[level]))
+                channels = width
+                skips.append(channels)
+            if level != len(levels) - 1:
+                self.encoder_blocks.append(DownSample(channels, asymmetric_padding=asymmetric_padding))
+                skips.append(channels)
+
+        self.bottleneck_blocks = nn.ModuleList([block(channels, channels, True), block(channels, channels, False)])
+
+        self.decoder_blocks = nn.ModuleList()
+        for level, width in reversed(list(enumerate(levels))):
+            for _ in range(num_res_blocks + 1):
+                self.decoder_blocks.append(block(channels + skips.pop(), width, apply_attention[level]))
+                channels = width
+            if level != 0:
+                self.decoder_blocks.append(UpSample(channels))
+
+        last = nn.Conv2d(channels, output_channels, kernel_size=3, padding="same")
+        self.final = nn.Sequential(nn.GroupNorm(norm_groups, channels, eps=norm_eps), nn.SiLU(), last)
+        if small_init:
+            initialise_small(self, last)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """``x`` [B, input_channels, H, W], ``t`` int64 [B] counted from 0, labels ``y`` int64 [B]."""
+        self.config.check_size(x.shape[2], x.shape[3])
+        embedding = self.time_embeddings(t)
+        if self.config.num_classes:
+            if y is None:
+                raise ConfigError(f"this network was built for {self.config.num_classes} classes; give labels y [B]")
+            embedding = embedding + self.label_embeddings(y)
+        elif y is not None:
+            raise ConfigError("this network was built without classes; leave out y, or build it with num_classes")
+
+        h = self.first(x)
+        skips = [h]
+        for layer in self.encoder_blocks:
+            h = layer(h, embedding)
+            skips.append(h)
+        for layer in self.bottleneck_blocks:
+            h = layer(h, embedding)
+        for layer in self.decoder_blocks:
+            if isinstance(layer, ResnetBlock):
+                h = torch.cat([h, skips.pop()], dim=1)
+            h = layer(h, embedding)
+        out: Tensor = self.final(h)
+        return out

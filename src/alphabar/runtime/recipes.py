@@ -1,0 +1,81 @@
+"""Sensible settings for images nobody has trained on yet: a function of their size, channels and number.
+
+The result is a table of settings like that of a config file, so that a preset, a file or ``key=value`` may overrule it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from alphabar.base.errors import ConfigError
+
+__all__ = ["has_bf16", "recipe"]
+
+SMALLEST_SIDE = 4
+MOST_LEVELS = 6
+ATTEND_UP_TO = 16
+
+
+def has_bf16() -> bool:
+    """Whether this machine multiplies in bfloat16 natively (a CPU with AVX512-BF16 or AMX, or a GPU that has it)."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
+    """Settings for ``count`` images of ``shape`` (C, H, W).
+
+    The network halves the image while both sides stay even and at least 4; it attends where a side has 16 pixels or
+    fewer. A twelfth of the images, at most 1,000, is held out.
+
+    Raises:
+        ConfigError: if there are too few images to hold one out.
+    """
+    channels, height, width = shape
+    if count < 1:
+        raise ConfigError("data: no images to choose settings for")
+    side = max(height, width)
+    sides = [(height, width)]
+    while len(sides) < MOST_LEVELS and min(sides[-1]) // 2 >= SMALLEST_SIDE and not (sides[-1][0] % 2 or sides[-1][1] % 2):
+        sides.append((sides[-1][0] // 2, sides[-1][1] // 2))
+    multiples = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}[len(sides)]
+    tiny, small = side <= 12, side <= 40
+    batch = 128 if side <= 40 else 64 if side <= 80 else 16
+    # enough to see every image about 150 times, between half a million and a hundred million images
+    steps = max(500_000, min(150 * count, 100_000_000)) // batch
+    return {
+        "data": {"held_out": min(count // 10, 1000)},
+        "schedule": {"kind": "linear", "T": 1000},
+        "denoiser": {"prediction": "eps", "variance": "fixed_small"},
+        "net": {
+            "input_channels": channels,
+            "output_channels": channels,
+            "base_channels": 32 if tiny else 64 if small else 128,
+            "base_channels_multiples": multiples,
+            "apply_attention": [max(s) <= (ATTEND_UP_TO if not tiny else SMALLEST_SIDE) for s in sides],
+            "num_res_blocks": 1 if tiny else 2,
+            "dropout_rate": 0.0 if tiny else 0.1,
+            "channel_dropout": False,
+            "small_init": True,
+            "total_time_steps": "none",
+        },
+        "objective": {"kind": "simple"},
+        "times": {"kind": "uniform", "stratified": True},
+        "optim": {
+            "optimizer": "adamw",
+            "lr": 2e-3 if tiny else 5e-4 if small else 2e-4,
+            "rate": "cosine",
+            "warmup_steps": max(20, min(steps // 20, 2000)),
+        },
+        "ema": {"halflife_images": max(batch, min(steps * batch // 50, 887_000))},
+        "run": {
+            "batch": batch,
+            "steps": steps,
+            "precision": "bf16" if has_bf16() and not tiny else "fp32",
+            "save_every": 1000,
+            "preview_every": 1000,
+        },
+    }

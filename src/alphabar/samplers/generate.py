@@ -1,0 +1,73 @@
+"""From seeds to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from alphabar.base.pixels import to_uint8
+from alphabar.base.rng import PerImage
+from alphabar.model.denoiser import Denoise, Denoiser, Estimate
+from alphabar.process.chain import Chain, Transition
+from alphabar.samplers.driver import Frame, Sampler, trajectory
+
+__all__ = ["frames", "generate"]
+
+
+def _labelled(denoiser: Denoiser, y: Tensor | None) -> Denoise:
+    if y is None:
+        return denoiser
+
+    def denoise(x_t: Tensor, tr: Transition) -> Estimate:
+        estimate: Estimate = denoiser(x_t, tr, y=y)
+        return estimate
+
+    return denoise
+
+
+def frames(
+    denoiser: Denoiser, sampler: Sampler, chain: Chain, seeds: Sequence[int], y: Tensor | None = None
+) -> Iterator[Frame]:
+    """The trajectory of the images with the given ``seeds``, from noise; image i depends on its seed alone.
+
+    ``y`` int64 [B] are the labels of a network with classes. The weights decide the device.
+    """
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    rng = PerImage(seeds)
+    x_T = rng.randn(denoiser.shape).to(device)  # noqa: N806
+    labels = None if y is None else y.to(device)
+    return trajectory(_labelled(denoiser, labels), sampler, x_T, chain, rng)
+
+
+def generate(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    chain: Chain,
+    seeds: Sequence[int],
+    *,
+    y: Tensor | None = None,
+    batch: int = 256,
+) -> Tensor:
+    """One image per seed: uint8 [N, C, H, W] on the CPU, at most ``batch`` at a time; ``y`` int64 [N] are labels.
+
+    The network is put in evaluation mode for the time of the call.
+    """
+    seeds = list(seeds)
+    if not seeds:
+        return torch.empty((0, *denoiser.shape), dtype=torch.uint8)
+    was_training = denoiser.training
+    denoiser.eval()
+    try:
+        parts = []
+        for start in range(0, len(seeds), batch):
+            part = slice(start, start + batch)
+            x = None
+            for frame in frames(denoiser, sampler, chain, seeds[part], None if y is None else y[part]):
+                x = frame.x
+            assert x is not None
+            parts.append(to_uint8(x).cpu())
+        return torch.cat(parts)
+    finally:
+        denoiser.train(was_training)

@@ -1,0 +1,1 @@
+"""From losses and weights to a run."""

@@ -1,0 +1,258 @@
+"""The native artefact: what is needed to rebuild a denoiser, without code and without pickle.
+
+An artefact is a directory with ``model.json`` (network, schedule, conventions), weights as safetensors, and
+``manifest.json`` with the size and SHA-256 of every file. It appears by one rename and is verified before a tensor is
+used: none of the common weight formats notices a flipped bit. A run keeps one such directory per saved step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from alphabar.base import storage
+from alphabar.base.choice import choose, describe, from_table, to_table
+from alphabar.base.errors import CheckpointError, ConfigError, KeyMismatch, StorageError, UnknownFormat, printable
+from alphabar.base.version import __version__
+from alphabar.model.denoiser import TIME_INPUTS, Clip, Denoiser
+from alphabar.model.nn import UNet, UNetConfig
+from alphabar.model.prediction import PREDICTIONS
+from alphabar.model.variance import VARIANCES
+from alphabar.process.schedules import SCHEDULES, FromAlphaBar, Schedule
+
+__all__ = ["find", "latest", "load", "read_tensors", "save", "steps", "verify", "write"]
+
+FORMAT = 1
+STEP = re.compile(r"step-(\d{9})")
+log = logging.getLogger("alphabar")
+
+
+def describe_model(denoiser: Denoiser) -> dict[str, Any]:
+    """Everything but the weights, as JSON values.
+
+    Raises:
+        ConfigError: if the network is no ``UNet``: only that can be rebuilt from a description.
+    """
+    if not isinstance(denoiser.net, UNet):
+        raise ConfigError(f"save: the network is {type(denoiser.net).__name__}; only a UNet can be rebuilt from a file")
+    schedule = denoiser.schedule
+    spec = schedule.spec if schedule.spec is not None else FromAlphaBar(tuple(schedule.alpha_bar.tolist()))
+    return {
+        "format": FORMAT,
+        "shape": list(denoiser.shape),
+        "net": to_table(denoiser.net.config) | {"total_time_steps": denoiser.net.config.total_time_steps},
+        "schedule": describe(SCHEDULES, spec),
+        "schedule_digest": schedule.digest,
+        "prediction": describe(PREDICTIONS, denoiser.prediction),
+        "variance": describe(VARIANCES, denoiser.variance),
+        "time_input": describe(TIME_INPUTS, denoiser.time_input),
+        "clip": None if denoiser.clip is None else denoiser.clip.limit,
+        "autocast": None if denoiser.autocast is None else str(denoiser.autocast).removeprefix("torch."),
+    }
+
+
+def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
+    """The denoiser of a description, with fresh weights.
+
+    Raises:
+        CheckpointError: if the description is of a newer format or makes no sense.
+    """
+    if model.get("format") != FORMAT:
+        raise CheckpointError(f"{where}: made by format {model.get('format')!r}, this alphabar reads format {FORMAT}")
+    try:
+        schedule: Schedule = choose(SCHEDULES, model["schedule"], "schedule").build()
+        if schedule.digest != model["schedule_digest"]:
+            raise CheckpointError(f"{where}: the schedule it describes is not the one it was trained on (other digest)")
+        dtype = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}[model["autocast"]]
+        channels, height, width = model["shape"]
+        return Denoiser(
+            UNet(**dataclasses.asdict(from_table(UNetConfig, model["net"], "net"))),
+            schedule,
+            shape=(channels, height, width),
+            prediction=choose(PREDICTIONS, model["prediction"], "prediction"),
+            variance=choose(VARIANCES, model["variance"], "variance"),
+            time_input=choose(TIME_INPUTS, model["time_input"], "time_input"),
+            clip=None if model["clip"] is None else Clip(model["clip"]),
+            autocast=dtype,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: not a model description of alphabar ({printable(error)})") from error
+
+
+def write(
+    path: Path, model: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any] | None
+) -> None:
+    """Commit one artefact directory: ``model.json``, one safetensors file per entry of ``tensors``, ``state.json``.
+
+    Raises:
+        StorageError: if the disk refuses; nothing appears at ``path`` then.
+        CheckpointError: if a tensor is not finite; such weights are never written.
+    """
+    for file, named in tensors.items():
+        for name, tensor in named.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise CheckpointError(f"{printable(path)}: {file} has non-finite values in {name}; not saved")
+    with storage.commit_directory(path) as folder:
+        files = {"model.json": json.dumps(model, indent=1).encode()}
+        if state is not None:
+            files["state.json"] = json.dumps(state, indent=1).encode()
+        for file, named in tensors.items():
+            dense = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+            files[f"{file}.safetensors"] = safetensors.torch.save(dense)
+        for name, data in files.items():
+            storage.write_bytes(folder / name, data)
+        manifest = {
+            "format": FORMAT,
+            "alphabar": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "files": {name: {"bytes": len(data), "sha256": storage.sha256(folder / name)} for name, data in files.items()},
+        }
+        storage.write_bytes(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def verify(path: Path) -> None:
+    """Compare every file of an artefact with its manifest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, added or changed.
+    """
+    manifest = storage.read_json(path / "manifest.json")
+    try:
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{printable(path)}/manifest.json: not a manifest of alphabar") from error
+    present = {file.name for file in path.iterdir()} - {"manifest.json"}
+    for name in sorted(listed.keys() ^ present):
+        what = "is missing" if name in listed else "is not in the manifest"
+        raise CheckpointError(f"{printable(path / name)}: {what}; the checkpoint is not the one that was saved")
+    for name, (size, digest) in listed.items():
+        file = path / name
+        if file.stat().st_size != size:
+            raise CheckpointError(f"{printable(file)}: {file.stat().st_size} bytes, the manifest says {size}")
+        if storage.sha256(file) != digest:
+            raise CheckpointError(f"{printable(file)}: SHA-256 differs from the manifest; the file was damaged")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: if it is missing or malformed.
+    """
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{printable(path)}: not a readable safetensors file ({printable(error)})") from error
+
+
+def steps(run: Path) -> list[Path]:
+    """The step directories of a run, newest (highest step) first."""
+    if not run.is_dir():
+        return []
+    return sorted((p for p in run.iterdir() if STEP.fullmatch(p.name) and p.is_dir()), reverse=True)
+
+
+def latest(run: Path) -> Path | None:
+    """The newest step directory whose bytes fit their manifest; each damaged newer one is logged and passed over."""
+    for path in steps(run):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            log.warning("%s; using the checkpoint before it", error)
+        else:
+            return path
+    return None
+
+
+def find(path: Path) -> Path:
+    """The verified artefact at ``path``: a run (its newest good step), one step, or a saved denoiser.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{printable(path)}: no such file or folder; give a run folder or a saved model")
+    if path.is_file():
+        raise UnknownFormat(f"{printable(path)}: is a file; alphabar reads run folders and the folders that save() writes")
+    if (path / "model.json").exists() or (path / "manifest.json").exists():
+        verify(path)
+        return path
+    newest = latest(path)
+    if newest is None:
+        raise CheckpointError(f"{printable(path)}: holds no finished checkpoint; train it first, or give another folder")
+    return newest
+
+
+def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy ``tensors`` into ``module``, which must have exactly these names and shapes.
+
+    Raises:
+        KeyMismatch: naming the first difference.
+        CheckpointError: if a value is not finite.
+    """
+    wanted = module.state_dict()
+    missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    if missing or unexpected:
+        first = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is not part of the model"
+        raise KeyMismatch(
+            f"{where}: {len(missing)} tensors missing, {len(unexpected)} unexpected (first: {first}); "
+            "the weights are of another network"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise KeyMismatch(f"{where}: {name} is {list(tensor.shape)}, the model needs {list(wanted[name].shape)}")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{where}: non-finite values in {name}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def save(denoiser: Denoiser, path: str | Path) -> None:
+    """Write ``denoiser`` to the folder ``path``, from which :func:`load` rebuilds it.
+
+    Raises:
+        ConfigError: if the network is no ``UNet``.
+        StorageError: if the disk refuses, or ``path`` is a folder of something else.
+    """
+    path = Path(path)
+    if path.exists() and not (path / "model.json").exists():
+        raise StorageError(f"{printable(path)}: exists and is no saved model; give a new name")
+    net = denoiser.net
+    model = describe_model(denoiser)
+    assert isinstance(net, UNet)
+    write(path, model, {"ema": net.state_dict()}, None)
+
+
+def load(path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu") -> Denoiser:
+    """The denoiser saved at ``path`` (a run folder, one of its steps, or a folder of :func:`save`), ready to sample.
+
+    ``weights`` is ``"ema"``, the trailing average, or ``"net"``, the raw weights that a run keeps beside it.
+
+    Raises:
+        CheckpointError: if nothing there loads, or its bytes changed since it was written.
+    """
+    folder = find(Path(path))
+    where = printable(folder)
+    denoiser = build_model(storage.read_json(folder / "model.json"), f"{where}/model.json")
+    file = folder / f"{weights}.safetensors"
+    if not file.exists():
+        raise CheckpointError(f"{where}: has no {weights} weights; it holds {', '.join(weights_in(folder))}")
+    assert isinstance(denoiser.net, UNet)
+    load_weights(denoiser.net, read_tensors(file), f"{where}/{file.name}")
+    return denoiser.to(device).eval().requires_grad_(False)
+
+
+def weights_in(folder: Path) -> list[str]:
+    """The sets of network weights in an artefact: ``ema``, and ``net`` in a run."""
+    return [name for name in ("ema", "net") if (folder / f"{name}.safetensors").exists()]

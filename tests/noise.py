@@ -1,0 +1,55 @@
+"""Noise that a test decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class InjectedNoise:
+    """Hands out the given tensors, one per ``randn_like``; asking for more than there are is a failure."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self.queue = list(tensors)
+        self.used = 0
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """The next tensor."""
+        assert self.used < len(self.queue), f"noise was drawn more than {len(self.queue)} times"
+        noise = self.queue[self.used]
+        assert noise.shape == x.shape, f"noise {tuple(noise.shape)} injected where {tuple(x.shape)} was asked for"
+        self.used += 1
+        return noise.to(x.dtype)
+
+    @property
+    def left(self) -> int:
+        """How many tensors nobody asked for."""
+        return len(self.queue) - self.used
+
+
+class FixedNoise:
+    """The same ``noise`` at every ``randn_like``; every other draw (which hops, say) comes from ``rng``."""
+
+    def __init__(self, noise: Tensor, rng: Any = None) -> None:
+        self.noise, self.rng = noise, rng
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """``noise``."""
+        return self.noise.to(x.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rng, name)
+
+
+class SeededNoise:
+    """Standard normals of a torch generator, drawn in float32 (as diffusers' tests do) and cast."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """A fresh draw."""
+        return torch.randn(x.shape, generator=self.generator, dtype=torch.float32).to(x.dtype)
