@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,17 +30,20 @@ class InjectedNoise:
 
 
 class FixedNoise:
-    """The same ``noise`` at every ``randn_like``; every other draw (which hops, say) comes from ``rng``."""
+    """The same ``noise`` at every ``randn_like``; uniform numbers (which hops, say) come from torch's generator."""
 
-    def __init__(self, noise: Tensor, rng: Any = None) -> None:
-        self.noise, self.rng = noise, rng
+    def __init__(self, noise: Tensor, seed: int = 0) -> None:
+        self.noise, self.generator = noise, torch.Generator().manual_seed(seed)
+        self.calls = 0
 
     def randn_like(self, x: Tensor) -> Tensor:
         """``noise``."""
+        self.calls += 1
         return self.noise.to(x.dtype)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.rng, name)
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        """Uniform float64 numbers in [0, 1)."""
+        return torch.rand(tuple(shape), generator=self.generator, dtype=torch.float64)
 
 
 class SeededNoise:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alphabar.base.version import __version__
 
 if TYPE_CHECKING:
+    from alphabar import samplers
     from alphabar.base.errors import AlphabarError, AlphabarWarning
     from alphabar.base.pixels import to_model_range, to_uint8
     from alphabar.base.rng import PerImage, Rng, stream
@@ -19,21 +20,19 @@ if TYPE_CHECKING:
     from alphabar.evaluation.likelihood import Bound, variational_bound
     from alphabar.model.denoiser import Clip, Denoiser, Estimate
     from alphabar.model.nn import UNet, UNetConfig
-    from alphabar.model.prediction import PREDICTIONS, V, X0, Eps, Mean, Score, convert
+    from alphabar.model.prediction import PREDICTIONS, X0, Eps, Mean, Score, V, convert
     from alphabar.model.variance import VARIANCES, FixedLarge, FixedSmall, Learned, LearnedRange
     from alphabar.process import equations, schedules
     from alphabar.process.chain import Chain, Transition
     from alphabar.process.schedules import SCHEDULES, Schedule
     from alphabar.runtime.config import RunConfig, load_config
+    from alphabar.samplers import SAMPLERS
     from alphabar.samplers.driver import Frame, sample, trajectory
     from alphabar.samplers.generate import generate
     from alphabar.training import objectives
     from alphabar.training.objectives import OBJECTIVES
     from alphabar.training.trainer import build, fit
     from alphabar.weights.checkpoint import load, save
-
-    from alphabar import samplers
-    from alphabar.samplers import SAMPLERS
 
 _HOMES = {
     "base.errors": ("AlphabarError", "AlphabarWarning"),

@@ -41,5 +41,7 @@ def write(path: Path, content: bytes | None = None) -> Path:
 
 def png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of exactly these chunks, with right checksums."""
-    parts = [struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from alphabar.base.errors import ConfigError, DataError, StorageError
 from alphabar.data import memory
 from alphabar.data.batch import Images, split
 from alphabar.data.order import coin, permutation
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def images(n: int = 10, labelled: bool = True, **changes: Any) -> Images:

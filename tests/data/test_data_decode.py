@@ -9,11 +9,12 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
+
 from alphabar.base.errors import DataError
 from alphabar.data.decode import Header, Picture, decode, examine, quiet_decoders
 from alphabar.data.sniff import sniff
 from data.pictures import encode, grey, png_chunks, rgb
-from PIL import Image
 
 
 def opened(data: bytes) -> Picture:
@@ -48,7 +49,9 @@ def test_lossless_formats_come_back_exactly(kind: str, pixels: npt.NDArray[np.ui
     assert picture.notes == ()
 
 
-@pytest.mark.parametrize(("kind", "options"), [("WEBP", {"lossless": True}), ("GIF", {}), ("JPEG", {"progressive": True})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("WEBP", {"lossless": True}), ("GIF", {}), ("JPEG", {"progressive": True})]
+)
 def test_other_formats_decode(kind: str, options: dict[str, bool]) -> None:
     flat = np.full((16, 16, 3), (200, 40, 90), np.uint8)
     picture = opened(encode(flat, kind, **options))

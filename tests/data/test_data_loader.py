@@ -8,11 +8,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from alphabar.base.errors import ConfigError
 from alphabar.data.batch import Batch, Images
 from alphabar.data.loader import AHEAD, Loader, indices
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def images(n: int = 10) -> Images:

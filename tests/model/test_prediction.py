@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import alphabar as ab
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.gaussian import condition
 from torch import Tensor
+
+import alphabar as ab
+from oracles.gaussian import condition
 
 SCHEDULE = ab.Schedule.from_betas(torch.linspace(0.02, 0.5, 10, dtype=torch.float64))
 ABAR = SCHEDULE.alpha_bar.tolist()
@@ -42,7 +43,10 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 10).flatmap(lambda t: st.tuples(st.just(t), st.integers(0, t - 1))), st.sampled_from(sorted(PREDICTIONS)))
+@given(
+    st.integers(1, 10).flatmap(lambda t: st.tuples(st.just(t), st.integers(0, t - 1))),
+    st.sampled_from(sorted(PREDICTIONS)),
+)
 def test_all_pairs(times: tuple[int, int], kind: str) -> None:
     """From each of ε, x0, v, μ̃, score to each other, over any hop."""
     t, s = times

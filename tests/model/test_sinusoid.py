@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from alphabar.model.nn.embed import sinusoid
 from oracles import sinusoid as oracle
 

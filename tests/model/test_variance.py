@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import alphabar as ab
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
+import alphabar as ab
 from oracles import constants
 from oracles.gaussian import condition, hop_variances
-from torch import Tensor
 
 SCHEDULE = ab.Schedule.from_betas(torch.linspace(0.02, 0.5, 10, dtype=torch.float64))
 CHAINS = [ab.Chain.full(SCHEDULE), ab.Chain(SCHEDULE, times=(10, 4, 1, 0)), ab.Chain(SCHEDULE, times=(10, 0))]

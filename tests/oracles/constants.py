@@ -1,7 +1,7 @@
 """Numbers published or derived elsewhere, with their sources.
 
-``LINEAR_*``, ``COSINE_*``, ``EQ12_WEIGHT``: float64 re-derivations listed in the project's peers notes, section 2.2, for
-the paper's schedules (Ho et al. 2020, section 4; Nichol & Dhariwal 2021, section 3.2).
+``LINEAR_*``, ``COSINE_*``, ``EQ12_WEIGHT``: float64 re-derivations listed in the project's peers notes, section 2.2,
+for the paper's schedules (Ho et al. 2020, section 4; Nichol & Dhariwal 2021, section 3.2).
 ``DIFFUSERS_*``: expected values of the scheduler tests of Hugging Face diffusers
 (tests/schedulers/test_scheduler_{ddpm,ddim,unclip}.py, Apache-2.0), collected in the peers notes, section 3.1.
 """

@@ -1,18 +1,19 @@
 """Gaussian data: everything a DDPM computes, in closed form.
 
-For x0 ~ N(mean, diag(var)) the marginal of x_t is N(√ᾱ_t mean, c_t) with c_t = ᾱ_t var + 1 − ᾱ_t, the optimal denoiser is
-affine, hence every sampling step is affine and every loss is quadratic.  Nothing here is estimated and nothing is
+For x0 ~ N(mean, diag(var)) the marginal of x_t is N(√ᾱ_t mean, c_t) with c_t = ᾱ_t var + 1 − ᾱ_t, the optimal denoiser
+is affine, hence every sampling step is affine and every loss is quadratic.  Nothing here is estimated and nothing is
 imported from the library: posteriors come from Gaussian conditioning (the Kalman gain), not from Eq. 7's coefficients.
 
-Laws: Ho et al. 2020, Eqs. 2, 4–8, 13; Song et al. 2021 (DDIM), Eq. 12; the closed forms are derived in the project's
-research notes ("exactness", part B1).  Vocabulary: ``abars`` is the sequence of ᾱ at the visited times, first (noisiest)
-to last (data, ᾱ = 1).
+Laws: Ho et al. 2020, Eqs. 2, 4–8, 13; Song et al. 2021 (DDIM), Eq. 12; the closed forms are derived in the
+project's research notes ("exactness", part B1).  Vocabulary: ``abars`` is the sequence of ᾱ at the visited times, first
+(noisiest) to last (data, ᾱ = 1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def hop_variances(abars: Sequence[float], kind: str, floor: float | None = None)
     The last hop (ᾱ_s = 1) uses ``floor``; without one, Ho et al.'s released convention for *both* kinds: the posterior
     variance of the hop before the last, and the forward variance when there is only one hop.
     """
-    hops = list(zip(abars[:-1], abars[1:], strict=True))
+    hops = list(pairwise(abars))
     if floor is None:
         floor = condition(*hops[-2])[2] if len(hops) > 1 else 1.0 - hops[0][0]
     inner = [condition(*hop)[2] if kind == "small" else 1.0 - hop[0] / hop[1] for hop in hops[:-1]]
@@ -98,7 +99,7 @@ class Gaussian:
         """(mean, variance) of x at every time reached by DDIM (Eq. 12 of Song et al.) from N(0, I)."""
         mean, var = np.zeros_like(self.mean), np.ones_like(self.var)
         moments = []
-        for abar_t, abar_s in zip(abars[:-1], abars[1:], strict=True):
+        for abar_t, abar_s in pairwise(abars):
             sigma2 = eta**2 * condition(abar_t, abar_s)[2]
             (x0_slope, x0_offset), (eps_slope, eps_offset) = self.x0_coefficients(abar_t), self.eps_coefficients(abar_t)
             on_x0, on_eps = abar_s**0.5, max(1.0 - abar_s - sigma2, 0.0) ** 0.5
@@ -114,7 +115,7 @@ class Gaussian:
         x0 − mean = Π (√(ᾱ_s ᾱ_t) var + √((1−ᾱ_s)(1−ᾱ_t))) / c_t · (x_T − √ᾱ_T mean).
         """
         deviation = x_T - abars[0] ** 0.5 * self.mean
-        for abar_t, abar_s in zip(abars[:-1], abars[1:], strict=True):
+        for abar_t, abar_s in pairwise(abars):
             overlap = (abar_s * abar_t) ** 0.5 * self.var + ((1.0 - abar_s) * (1.0 - abar_t)) ** 0.5
             deviation = deviation * overlap / self.marginal_var(abar_t)
         return self.mean + deviation

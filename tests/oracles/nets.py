@@ -1,7 +1,7 @@
 """Oracles as networks: callables (x_t [B,C,H,W], index = t − 1 [B]) -> output, in torch, computed by numpy oracles.
 
-Only the calling convention of a network is assumed; nothing is imported from the library.  A call records the indices it
-was given, so that a test can assert which t the network saw.
+Only the calling convention of a network is assumed; nothing is imported from the library.  A call records the indices
+it was given, so that a test can assert which t the network saw.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import alphabar as ab
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import alphabar as ab
 from oracles.gaussian import condition
 
 SPACINGS = ["uniform", "quadratic", "leading", "trailing"]
@@ -45,7 +46,7 @@ def test_all_steps_is_the_full_chain(spacing: str) -> None:
 
 
 def test_known_spacings() -> None:
-    """diffusers' leading and trailing grids in the paper's 1-based times; a chain from noise starts at T where it can."""
+    """diffusers' leading and trailing grids in the paper's times; our own spacings start at T."""
     schedule = ab.schedules.Linear(T=1000).build()
     assert ab.Chain.spaced(schedule, 10, spacing="leading").times == (901, 801, 701, 601, 501, 401, 301, 201, 101, 1, 0)
     trailing = (1000, 900, 800, 700, 600, 500, 400, 300, 200, 100, 0)

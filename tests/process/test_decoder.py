@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from alphabar.process import equations as eq
 from oracles import decoder
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import alphabar as ab
 import numpy as np
 import pytest
 import torch
-from alphabar.process import equations as eq
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import constants
-from oracles.gaussian import Gaussian, condition
 from scipy.stats import norm
 
-ABARS = st.tuples(st.floats(1e-5, 0.9), st.floats(0.01, 0.99)).map(lambda pair: (pair[0], pair[0] + pair[1] * (1 - pair[0])))
+import alphabar as ab
+from alphabar.process import equations as eq
+from oracles import constants
+from oracles.gaussian import Gaussian, condition
+
+ABARS = st.tuples(st.floats(1e-5, 0.9), st.floats(0.01, 0.99)).map(
+    lambda pair: (pair[0], pair[0] + pair[1] * (1 - pair[0]))
+)
 x0 = torch.tensor([[[[0.3, -0.9], [1.0, 0.0]]], [[[-1.0, 0.5], [0.2, 0.7]]]], dtype=torch.float64)
 eps = torch.tensor([[[[1.3, -0.4], [0.1, 2.0]]], [[[-0.6, 0.8], [-2.2, 0.05]]]], dtype=torch.float64)
 UNIT, ZERO = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
@@ -63,7 +66,9 @@ def test_posteriors_compose() -> None:
     """t → u → s given x0 is t → s given x0."""
     abar_t, abar_u, abar_s = 0.1, 0.45, 0.8
     x_t = eq.q_sample(x0, eps, abar_t)
-    close(eq.posterior(x0, eq.posterior(x0, x_t, abar_t, abar_u), abar_u, abar_s), eq.posterior(x0, x_t, abar_t, abar_s))
+    close(
+        eq.posterior(x0, eq.posterior(x0, x_t, abar_t, abar_u), abar_u, abar_s), eq.posterior(x0, x_t, abar_t, abar_s)
+    )
     slope = eq.posterior(ZERO, UNIT, abar_u, abar_s).item()
     composed = slope**2 * float(eq.beta_tilde(abar_t, abar_u)) + float(eq.beta_tilde(abar_u, abar_s))
     assert composed == pytest.approx(float(eq.beta_tilde(abar_t, abar_s)), rel=1e-12)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 
-import alphabar as ab
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import alphabar as ab
 from oracles import constants
 
 FAMILIES = {

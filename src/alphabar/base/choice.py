@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     from pydantic.dataclasses import dataclass as _dataclass
 
-    def choice(cls):
+    def choice(cls: type) -> type:
         """A frozen dataclass whose fields are validated: no unknown names, no NaN or infinity."""
         made = _dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
         validate = made.__init__
@@ -51,7 +51,9 @@ def _one_line(error: pydantic.ValidationError, owner: str) -> str:
     first = error.errors(include_url=False)[0]
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
-    place = ".".join([owner, *(str(part) for part in first["loc"] if not str(part).startswith(("constrained", "function-")))])
+    place = ".".join(
+        [owner, *(str(part) for part in first["loc"] if not str(part).startswith(("constrained", "function-")))]
+    )
     allowed = str(first["msg"]).removeprefix("Input ").replace("should be", "must be")
     return f"{place}: {allowed}, got {printable(json.dumps(first['input'], default=repr))[:80]}"
 
@@ -65,7 +67,9 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     allowed = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in allowed:
-            raise ConfigError(f"{where}.{printable(key)}: unknown key{nearest(key, allowed)}; allowed are {', '.join(allowed)}")
+            raise ConfigError(
+                f"{where}.{printable(key)}: unknown key{nearest(key, allowed)}; allowed are {', '.join(allowed)}"
+            )
     try:
         return TypeAdapter(cls).validate_json(json.dumps(table, default=str), strict=True)
     except pydantic.ValidationError as error:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Noise", "PerImage", "Rng", "derive", "stream"]
+__all__ = ["Noise", "PerImage", "Rng", "Uniforms", "derive", "stream", "uniforms"]
 
 
 class Noise(Protocol):
@@ -29,6 +29,24 @@ def derive(seed: int, *keys: object) -> int:
     """A 63-bit seed from ``seed`` and the keys that name its purpose (BLAKE2b), e.g. ``derive(0, "eps", step)``."""
     text = "\x1f".join([str(int(seed)), *(f"{type(k).__name__}:{k}" for k in keys)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+@runtime_checkable
+class Uniforms(Protocol):
+    """A random source that also draws uniform numbers."""
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        """Uniform float64 numbers in [0, 1)."""
+        ...
+
+
+def uniforms(rng: Noise, shape: Sequence[int]) -> Tensor:
+    """Uniform float64 numbers in [0, 1) from any random source: Φ of its normal ones where it draws no others."""
+    if isinstance(rng, Uniforms):
+        return rng.rand(shape)
+    normal = rng.randn_like(torch.empty(tuple(shape), dtype=torch.float64))
+    u: Tensor = torch.special.ndtr(normal)
+    return u.clamp(max=1 - 2**-53)
 
 
 class Rng:

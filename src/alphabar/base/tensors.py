@@ -17,7 +17,7 @@ Coef = float | Tensor
 
 
 def to_image(c: Coef, x: Tensor) -> float | Tensor:
-    """``c`` in the device and dtype of the images ``x`` [B, ...], shaped [B, 1, ...] when it has one value per image."""
+    """``c`` in the device and dtype of the images ``x`` [B, ...], shaped [B, 1, ...] if it has a value per image."""
     if isinstance(c, Tensor):
         return c.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
     return c

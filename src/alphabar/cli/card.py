@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from alphabar.model.denoiser import Denoiser
+from alphabar.model.network import unet
 from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
 from alphabar.process.chain import Chain
 
@@ -24,21 +25,20 @@ def parameters(net: nn.Module) -> int:
 
 def flops_per_image(denoiser: Denoiser) -> int:
     """Floating-point operations of one forward pass for one image (a multiply-add counts as two)."""
-    assert isinstance(denoiser.net, nn.Module)
-    device = next(denoiser.net.parameters()).device
+    net = unet(denoiser)
+    device = next(net.parameters()).device
     x = torch.zeros((1, *denoiser.shape), device=device)
     t = torch.zeros(1, dtype=torch.int64, device=device)
-    labels = {"y": t} if denoiser.net.config.num_classes else {}
+    labels = {"y": t} if net.config.num_classes else {}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        denoiser.net(x, t, **labels)
+        net(x, t, **labels)
     return int(counter.get_total_flops())
 
 
 def model_card(denoiser: Denoiser) -> list[str]:
     """The card, a line per fact."""
-    net = denoiser.net
-    assert isinstance(net, nn.Module)
+    net = unet(denoiser)
     config = net.config
     schedule = denoiser.schedule
     layers = Counter(type(m).__name__ for m in net.modules() if not list(m.children()))
@@ -48,8 +48,10 @@ def model_card(denoiser: Denoiser) -> list[str]:
     widths = [config.base_channels * m for m in config.base_channels_multiples]
     floor = Chain.full(schedule).var_floor
     return [
-        f"images       {channels} x {height} x {width}" + (f", {config.num_classes} classes" if config.num_classes else ""),
-        f"network      U-Net, {parameters(net):,} parameters" + (f" (and a table of {table:,} sinusoids)" if table else ""),
+        f"images       {channels} x {height} x {width}"
+        + (f", {config.num_classes} classes" if config.num_classes else ""),
+        f"network      U-Net, {parameters(net):,} parameters"
+        + (f" (and a table of {table:,} sinusoids)" if table else ""),
         "levels       "
         + ", ".join(
             f"{side}: {w} channels{' + attention' if attend else ''}"
@@ -58,9 +60,9 @@ def model_card(denoiser: Denoiser) -> list[str]:
         "layers       " + ", ".join(f"{n} {name}" for name, n in layers.most_common()),
         f"cost         {flops_per_image(denoiser) / 1e9:.4g} GFLOP per image and network call",
         f"schedule     {schedule.spec if schedule.spec is not None else 'given table'}",
-        f"             T = {schedule.T}, beta_1 = {float(schedule.betas[0]):.4g}, beta_T = {float(schedule.betas[-1]):.4g}, "
+        f"             T = {schedule.T}, beta {float(schedule.betas[0]):.4g} … {float(schedule.betas[-1]):.4g}, "
         f"alpha_bar_T = {float(schedule.alpha_bar[-1]):.4g}, sigma^2 at t = 1: {floor:.4g}",
         f"predicts     {type(denoiser.prediction).__name__}, variance {type(denoiser.variance).__name__}, "
         f"{denoiser.clip if denoiser.clip is not None else 'no clipping'}",
-        f"precision    {'float32' if denoiser.autocast is None else str(denoiser.autocast).removeprefix('torch.')} inside the network",
+        f"precision    {str(denoiser.autocast or torch.float32).removeprefix('torch.')} inside the network",
     ]

@@ -14,7 +14,7 @@ __all__ = ["Entry", "entries", "markdown", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = re.compile(
-    r"(?P<tag>(?:Eqs?\. [\d–, and]+|Algorithm \d[^.]*|Section [\d.]*\d|DDIM, Eq\. \d+|[A-Z]\w+ (?:et al\.|and \w+) \(\d{4}\)))"
+    r"(?P<tag>Eqs?\. [\d–, and]+|Algorithm \d[^.]*|Section [\d.]*\d|DDIM, Eq\. \d+|[A-Z]\w+ and \w+ \(\d{4}\))"
     r"(?P<detail>,? ?[^.(]*(?:\([^)]*\))?[^.]*)\.  (?P<formula>[^\n]+)"
 )
 
@@ -57,15 +57,21 @@ def entries() -> list[Entry]:
             if match:
                 detail = match["detail"].strip(" ,")
                 file = str(path.relative_to(ROOT.parent))
-                found.append(Entry(match["tag"].strip(), detail, name, file, node.lineno, match["formula"].rstrip(" .")))
+                found.append(
+                    Entry(match["tag"].strip(), detail, name, file, node.lineno, match["formula"].rstrip(" ."))
+                )
     return sorted(found, key=lambda entry: (*entry.order, entry.file, entry.line))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def markdown() -> str:
     """The map as ``docs/equations.md``."""
     rows = [
         f"| {entry.tag}{f' {entry.detail}' if entry.detail else ''} | `{entry.function}` "
-        f"| [{entry.file}:{entry.line}](../src/{entry.file}#L{entry.line}) | {entry.formula.replace('|', chr(92) + '|')} |"
+        f"| [{entry.file}:{entry.line}](../src/{entry.file}#L{entry.line}) | {_cell(entry.formula)} |"
         for entry in entries()
     ]
     head = [

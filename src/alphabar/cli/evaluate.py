@@ -96,7 +96,9 @@ def held_out_images(run_folder: Path, data: str | None, shape: tuple[int, int, i
         if not len(images):
             raise ConfigError(f"{printable(run_folder)}: held out no images; give --data SOURCE")
     if images.shape != shape:
-        raise DataError(f"{printable(images.name)}: images are {images.shape}, the model makes {shape}; give others to --data")
+        raise DataError(
+            f"{printable(images.name)}: images are {images.shape}, the model makes {shape}; give others to --data"
+        )
     return images
 
 
@@ -114,7 +116,7 @@ def measure_bound(
             parts.append(part)
             done = min(len(parts) * BATCH, len(images))
             if len(parts) == 1 and done < len(images):
-                bar.say(f"about {duration((time.monotonic() - began) * (len(images) - done) / done)} for {len(images)} images")
+                bar.say(f"about {duration((time.monotonic() - began) * (len(images) - done) / done)} to go")
             bar.update(done)
     return Bound.cat(parts)
 
@@ -148,7 +150,11 @@ def bound_lines(result: dict[str, Any]) -> list[str]:
     for key, name in names.items():
         error = result[f"{key}_standard_error"]
         spread = "" if error is None else f" ± {error:.2g}"
-        lines.append(f"{name:<16} {result[key]:.5f}{spread}" if key != "bits_per_dim" else f"{name:<16} {result[key]:.4f}{spread}")
+        lines.append(
+            f"{name:<16} {result[key]:.5f}{spread}"
+            if key != "bits_per_dim"
+            else f"{name:<16} {result[key]:.4f}{spread}"
+        )
     card = result["card"]
     lines.append(
         f"                 {card['n']} images of {printable(card['images'])}, {card['weights']} weights "

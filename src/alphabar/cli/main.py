@@ -62,7 +62,9 @@ def demo(
 def train(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="digits, a folder of images, .npz, .npy, an IDX file, a CIFAR-10 folder."),
+        typer.Argument(
+            metavar="SOURCE", help="digits, a folder of images, .npz, .npy, an IDX file, a CIFAR-10 folder."
+        ),
     ],
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="The run folder [runs/NAME].")] = None,

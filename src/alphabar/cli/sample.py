@@ -22,6 +22,7 @@ from alphabar.base.version import __version__
 from alphabar.cli.console import duration, progress, say
 from alphabar.evaluation.pictures import enlarge, grid, png, write_animation, write_png
 from alphabar.model.denoiser import Clip, Denoiser
+from alphabar.model.network import unet
 from alphabar.model.variance import VARIANCES, FixedLarge, FixedSmall
 from alphabar.process.chain import Chain
 from alphabar.runtime.config import override
@@ -55,9 +56,7 @@ def run(
     if weights not in WEIGHTS:
         raise ConfigError(f"--weights: got {printable(weights)!r}, need one of {', '.join(WEIGHTS)}")
     folder = checkpoint.find(path)
-    denoiser = checkpoint.load(
-        folder, weights=WEIGHTS[weights], device="cuda" if torch.cuda.is_available() else "cpu"
-    )
+    denoiser = checkpoint.load(folder, weights=WEIGHTS[weights], device="cuda" if torch.cuda.is_available() else "cpu")
     rule, chain, denoiser = prepare(denoiser, sampler, steps, settings)
     if out is None:
         named = f"{sampler}-{len(chain)}-{weights}-seeds-{numbers[0]}-{numbers[-1]}"
@@ -117,11 +116,15 @@ def prepare(
     for section, allowed in (("chain", {"spacing"}), ("denoiser", {"variance", "clip"})):
         unknown = set(tables.get(section, {})) - allowed
         if unknown:
-            raise ConfigError(f"{section}.{printable(unknown.pop())}: unknown key; allowed are {', '.join(sorted(allowed))}")
+            raise ConfigError(
+                f"{section}.{printable(unknown.pop())}: unknown key; allowed are {', '.join(sorted(allowed))}"
+            )
     if set(tables) - {"sampler", "chain", "denoiser"}:
-        raise ConfigError(f"{printable(sorted(tables)[0])}: unknown section; sample takes sampler.*, chain.*, denoiser.*")
+        raise ConfigError(
+            f"{printable(sorted(tables)[0])}: unknown section; sample takes sampler.*, chain.*, denoiser.*"
+        )
     rule: Sampler = from_table(SAMPLERS[sampler], tables.get("sampler", {}), "sampler")
-    T = denoiser.schedule.T  # noqa: N806
+    T = denoiser.schedule.T
     chain = Chain.spaced(
         denoiser.schedule,
         min(DEFAULT_STEPS, T) if steps is None else steps,
@@ -150,7 +153,7 @@ def prepare(
 
 def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:
     """Labels int64 [N] for a network with classes: seed modulo the number of classes. None without classes."""
-    classes = denoiser.net.config.num_classes  # type: ignore[union-attr]
+    classes = unet(denoiser).config.num_classes
     return torch.tensor([seed % classes for seed in seeds]) if classes else None
 
 

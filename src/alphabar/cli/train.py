@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from alphabar.base import storage
+from alphabar.base.choice import from_table
 from alphabar.base.errors import AlphabarError, CheckpointError, ConfigError, Diverged, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import Bar, duration, progress, say
@@ -26,7 +27,7 @@ from alphabar.runtime.recipes import recipe
 from alphabar.samplers.ddim import DDIM
 from alphabar.samplers.generate import generate
 from alphabar.training import trainer
-from alphabar.training.config import RunConfig
+from alphabar.training.config import DataConfig, RunConfig, RunSettings
 from alphabar.training.trainer import Metrics, Run
 from alphabar.weights import checkpoint
 
@@ -65,7 +66,7 @@ def run(
 
     size = over.get("data", {}).get("size")
     if size is not None:
-        text.from_table(text.DataConfig, {"size": size}, "data")
+        from_table(DataConfig, {"size": size}, "data")
     images = open_source(source, size)
     directory = out if out is not None else Path("runs") / (images.name or "run")
     saved = _saved_tables(directory) if not fresh else None
@@ -107,9 +108,10 @@ def _steps_done(directory: Path) -> int:
 def _continued(saved: dict[str, Any], over: dict[str, Any], images: Images, directory: Path) -> dict[str, Any]:
     """The saved settings, with what may change between sessions; anything else that differs is refused."""
     where = printable(directory)
-    if saved.get("data", {}).get("source") != images.spec:
+    source = saved.get("data", {}).get("source")
+    if source != images.spec:
         raise ConfigError(
-            f"{where}: this run trains on {printable(saved.get('data', {}).get('source'))}, got {printable(images.spec)}; "
+            f"{where}: this run trains on {printable(source)}, got {printable(images.spec)}; "
             "use another --out, or --fresh to start over"
         )
     for section, value in over.items():
@@ -126,7 +128,7 @@ def _continued(saved: dict[str, Any], over: dict[str, Any], images: Images, dire
 
 def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """What the recipe derives from the length of the run, unless the user set it (``over``)."""
-    settings = text.from_table(text.RunSettings, tables["run"], "run")
+    settings = from_table(RunSettings, tables["run"], "run")
     steps, batch = settings.steps, settings.batch
     derived = {
         "optim": {"warmup_steps": max(1, min(steps // 20, 2000))},
@@ -138,7 +140,10 @@ def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, An
 def _about(images: Images, config: RunConfig) -> list[str]:
     classes = f", {len(images.class_names)} classes" if images.class_names else ""
     kept = f" ({config.data.held_out:,} held out)" if config.data.held_out else ""
-    return [f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}", *(f"note         {n}" for n in images.notes)]
+    return [
+        f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}",
+        *(f"note         {n}" for n in images.notes),
+    ]
 
 
 def _plan(config: RunConfig, images: Images, minutes: float | None) -> float:
@@ -147,7 +152,7 @@ def _plan(config: RunConfig, images: Images, minutes: float | None) -> float:
     for line in model_card(trial.denoiser):
         say(line)
     steps = trainer.fit(trial)
-    durations = []
+    durations: list[float] = []
     began = time.perf_counter()
     while len(durations) < 13 and (len(durations) < 4 or time.perf_counter() - began < 10):
         try:
@@ -208,7 +213,9 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
         storage.write_file(directory / "config.toml", text.dump(config))
         session = _Session(run, directory, lines=int(state.get("metrics_lines", 0)))
         if run.step >= config.run.steps:
-            say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N continues, --fresh starts over")
+            say(
+                f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh starts over"
+            )
             return run
         if run.step:
             say(f"resuming     at step {run.step:,}")
@@ -266,7 +273,9 @@ class _Session:
         settings = self.run.config.run
         began, first = time.monotonic(), self.run.step
         for m in trainer.fit(self.run):
-            self.record({"step": m.step, "loss": m.loss, "lr": m.lr, "grad_norm": m.grad_norm, "seconds": round(m.seconds, 6)})
+            self.record(
+                {"step": m.step, "loss": m.loss, "lr": m.lr, "grad_norm": m.grad_norm, "seconds": round(m.seconds, 6)}
+            )
             last = m.step == settings.steps
             if m.step % settings.preview_every == 0 or last:
                 self.preview(bar)
@@ -310,4 +319,3 @@ class _Session:
         self.status("running", None)
         for old in checkpoint.steps(self.directory)[run.config.run.keep :]:
             storage.remove_tree(old)
-

@@ -41,6 +41,8 @@ _ORIENTATIONS = {
 _ORIENTATION_TAG = 0x0112
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I")
 
+_COLOUR_MODES = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV")
+
 
 @dataclass(frozen=True)
 class Header:
@@ -111,7 +113,16 @@ def _open(file: BinaryIO, content: Content) -> Image.Image:
     _check_size(image.width * image.height)
     if not image.width * image.height:
         raise DataError(f"an image of {image.width}x{image.height} pixels has none")
+    _check_mode(image.mode, content)
     return image
+
+
+def _check_mode(mode: str, content: Content) -> None:
+    if mode == "F" or (mode == "I" and content.format != "PPM"):
+        what = "32-bit integers" if mode == "I" else "floating point"
+        raise DataError(f"mode {mode} ({what}) has no known range; save it with 8 or 16 bits per channel")
+    if mode not in _GREY_MODES and mode not in _COLOUR_MODES:
+        raise DataError(f"mode {mode} is not supported; save it as grey or RGB")
 
 
 def _check_size(pixels: int) -> None:
@@ -133,7 +144,8 @@ def _reasons() -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())
         if "truncated" in text.lower():
-            raise DataError(f"truncated image ({text})") from error
+            unread = re.search(r"\(\d+ bytes not processed\)", text)
+            raise DataError(f"truncated image {unread[0] if unread else ''}".rstrip()) from error
         raise DataError(f"damaged image data ({text or type(error).__name__})") from error
 
 
@@ -185,9 +197,6 @@ def _pixels(image: Image.Image, content: Content, notes: list[str]) -> npt.NDArr
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and content.format == "PPM"):
         return _from_16_bits(image, notes)
-    if mode in ("I", "F"):
-        what = "32-bit integers" if mode == "I" else "floating point"
-        raise DataError(f"mode {mode} ({what}) has no known range; save it with 8 or 16 bits per channel")
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _on_background(image, notes)
     if mode in ("L", "RGB"):
@@ -198,10 +207,8 @@ def _pixels(image: Image.Image, content: Content, notes: list[str]) -> npt.NDArr
     if mode == "P":
         notes.append("with a palette converted to RGB")
         return _grey_if_grey(np.asarray(image.convert("RGB")))
-    if mode in ("CMYK", "YCbCr", "RGBX", "HSV"):
-        notes.append(f"in {mode} converted to RGB")
-        return np.asarray(image.convert("RGB"))
-    raise DataError(f"mode {mode} is not supported; save it as grey or RGB")
+    notes.append(f"in {mode} converted to RGB")
+    return np.asarray(image.convert("RGB"))
 
 
 def _from_16_bits(image: Image.Image, notes: list[str]) -> npt.NDArray[np.uint8]:

@@ -26,18 +26,12 @@ def check_size(size: int | None) -> None:
 def common_size(shorter_sides: set[int]) -> int:
     """The side for images of mixed sizes: their shorter side if all agree, else the largest of 16, 32, … 256 below.
 
-    Raises :class:`DataError` (bare reason) if an image is smaller than 16 and the others are not.
+    16 where an image is smaller than that; it cannot be used with the others.
     """
     smallest = min(shorter_sides)
     if len(shorter_sides) == 1:
         return smallest
-    fitting = [size for size in SIZES if size <= smallest]
-    if not fitting:
-        raise DataError(
-            f"the images differ in size and the shortest side is {smallest} pixels; sizes chosen by themselves are "
-            f"{', '.join(map(str, SIZES))}; give a size of at most {smallest} or remove the small images"
-        )
-    return fitting[-1]
+    return max([SIZES[0], *(size for size in SIZES if size <= smallest)])
 
 
 def fit(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

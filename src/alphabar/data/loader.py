@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from alphabar.base.errors import ConfigError, printable
 from alphabar.data.batch import Batch, Images
@@ -69,11 +68,13 @@ class Loader:
     def batch(self, step: int) -> Batch:
         """The batch of step ``step`` >= 0: ``x`` uint8 [B, C, H, W], ``y`` int64 [B] or None."""
         gathered = self.images.gather(indices(len(self.images), self.batch_size, self.seed, step))
-        if not self.flip:
-            return gathered
-        positions = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
-        mirrored = torch.from_numpy(coin(positions, self.seed, "flip"))
-        return Batch(torch.where(mirrored[:, None, None, None], gathered.x.flip(-1), gathered.x), gathered.y)
+        if self.flip:
+            positions = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+            mirrored = coin(positions, self.seed, "flip")
+            # In numpy: torch's own threads, woken here, would fight with those of the training step for the cores.
+            pixels = gathered.x.numpy()
+            pixels[mirrored] = pixels[mirrored][..., ::-1]
+        return gathered
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
         """(step, :meth:`batch` of it) for ``start <= step < stop``, prepared on one thread up to four steps ahead.

@@ -42,7 +42,10 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], Content], ...] = (
     (re.compile(rb"\x00\x00\x01\x00[^\x00]\x00", re.S), Content("", "ICO image, a format not in the list", True)),
     (re.compile(rb"8BPS"), Content("", "PSD image, a format not in the list", True)),
     (re.compile(rb"SIMPLE  ="), Content("", "FITS image, a format not in the list", True)),
-    (re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"), Content("", "JPEG 2000 image, a format not in the list", True)),
+    (
+        re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"),
+        Content("", "JPEG 2000 image, a format not in the list", True),
+    ),
     (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), Content("", "JPEG XL image, a format not in the list", True)),
     (re.compile(rb"\x76\x2f\x31\x01"), Content("", "OpenEXR image, a format not in the list", True)),
     (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), Content("", "PostScript, not an image")),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alphabar.base.errors import ConfigError
-from alphabar.base.rng import Noise, Rng
+from alphabar.base.rng import Noise, uniforms
 from alphabar.base.tensors import mean_per_image, sum_per_image
 from alphabar.model.denoiser import Denoise
 from alphabar.process import equations as eq
@@ -86,10 +86,10 @@ def variational_bound(
 ) -> Bound:
     """Eqs. 3 and 5.  L = L_T + Σ L_{t−1} + L_0 ≥ −ln p_θ(x_0), every term in nats per image.
 
-    ``x0`` [B, C, H, W] lies in [−1, 1] on the 256 levels 2k/255 − 1. Full: one network call per hop of ``chain``. With ``hops`` = K: an unbiased estimate from K + 1 calls; the hops
-    above the last are cut into K strata as equal as possible, and every image draws its own hop in each. The mean
-    uses the clipped x̂_0, as the paper's evaluation does. ``rng`` draws one ε per call (and needs ``rand`` when
-    ``hops`` is given); labels go in ``cond``.
+    ``x0`` [B, C, H, W] lies in [−1, 1] on the 256 levels 2k/255 − 1. Full: one network call per hop of ``chain``.
+    With ``hops`` = K: an unbiased estimate from K + 1 calls; the hops above the last are cut into K strata as equal as
+    possible, and every image draws its own hop in each. The mean uses the clipped x̂_0, as the paper's evaluation
+    does. ``rng`` draws one ε per call; labels go in ``cond``.
 
     Raises:
         ConfigError: if ``hops`` is not 1 … len(chain) − 1, or pixels lie outside [−1, 1] (then there is no L_0).
@@ -134,9 +134,7 @@ def _strata(chain: Chain, hops: int, batch: int, rng: Noise) -> tuple[Tensor, Te
     n = len(chain) - 1
     if not 1 <= hops <= n:
         raise ConfigError(f"hops: got {hops}, need 1 … {n}, the hops of the chain above its last")
-    if not isinstance(rng, Rng):
-        raise ConfigError("hops: an estimate draws times as well as noise; give rng=alphabar.stream(seed)")
     edges = torch.arange(hops + 1) * n // hops
     sizes = edges.diff()
-    place = edges[:-1] + (rng.rand([batch, hops]) * sizes).long().clamp(max=sizes - 1)
+    place = edges[:-1] + (uniforms(rng, [batch, hops]) * sizes).long().clamp(max=sizes - 1)
     return torch.tensor(chain.times)[place], sizes.double()

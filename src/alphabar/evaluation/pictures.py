@@ -38,9 +38,7 @@ def grid(images: Tensor, columns: int | None = None) -> Tensor:
     n, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = -(-n // columns)
-    sheet = images.new_full(
-        (channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), PAPER
-    )
+    sheet = images.new_full((channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), PAPER)
     for i, image in enumerate(images):
         top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
         sheet[:, top : top + height, left : left + width] = image

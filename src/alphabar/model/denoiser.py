@@ -105,7 +105,7 @@ class Denoiser(nn.Module):
             )
 
     def forward(self, x_t: Tensor, tr: Transition, **cond: Any) -> Estimate:
-        """The estimate at ``x_t`` [B, C, H, W] for the hop ``tr``; ``cond`` (labels ``y`` [B], …) goes to the network."""
+        """The estimate at ``x_t`` [B, C, H, W] for the hop ``tr``; ``cond`` (labels ``y`` [B]) goes to the network."""
         time = self.time_input(tr.t, len(x_t), x_t.device)
         if self.autocast is None:
             out = self.net(x_t, time, **cond)

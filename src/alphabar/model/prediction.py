@@ -15,7 +15,7 @@ from alphabar.base.registry import Registry
 from alphabar.process import equations as eq
 from alphabar.process.chain import Transition
 
-__all__ = ["PREDICTIONS", "Eps", "Mean", "Prediction", "Score", "V", "X0", "convert"]
+__all__ = ["PREDICTIONS", "X0", "Eps", "Mean", "Prediction", "Score", "V", "convert"]
 
 
 class Prediction(Protocol):

@@ -24,7 +24,7 @@ def hop_nats(x0: Tensor, x_t: Tensor, x0_hat: Tensor, log_var: Coef | Tensor, tr
     for rows, term in ((tr.s == 0, _decoder_nats), (tr.s != 0, _kl_nats)):
         if rows.any():
             here = rows.to(x0.device)
-            hops = Transition(*(v[rows] if isinstance(v, Tensor) else v for v in tr))
+            hops = tr.rows(rows)
             some = log_var[rows.to(log_var.device)] if isinstance(log_var, Tensor) else log_var
             nats[here] = term(x0[here], x_t[here], x0_hat[here], some, hops)
     return nats

@@ -35,20 +35,27 @@ class Transition(NamedTuple):
     abar_s: Coef
     var_floor: float
 
+    def rows(self, chosen: Tensor) -> Transition:
+        """The hops of the images that the mask ``chosen``, bool [B], picks from a batch of hops."""
+        t, s, abar_t, abar_s, floor = self
+        assert isinstance(t, Tensor) and isinstance(s, Tensor)
+        assert isinstance(abar_t, Tensor) and isinstance(abar_s, Tensor)
+        return Transition(t[chosen], s[chosen], abar_t[chosen], abar_s[chosen], floor)
+
 
 def _nearest(a: int, b: int) -> int:
     """a/b to the nearest integer, halves up: python's own rounding to even would visit a time twice."""
     return (2 * a + b) // (2 * b)
 
 
-def uniform(T: int, steps: int) -> tuple[int, ...]:  # noqa: N803
+def uniform(T: int, steps: int) -> tuple[int, ...]:
     """``steps`` times spread evenly from T down to 1, then 0."""
     if steps == 1:
         return (T, 0)
     return (*(1 + _nearest((T - 1) * k, steps - 1) for k in reversed(range(steps))), 0)
 
 
-def quadratic(T: int, steps: int) -> tuple[int, ...]:  # noqa: N803
+def quadratic(T: int, steps: int) -> tuple[int, ...]:
     """``steps`` times from T down to 1 that lie densest near 1 (Song et al. 2021, DDIM, §D.2), then 0."""
     if steps == 1:
         return (T, 0)
@@ -58,12 +65,12 @@ def quadratic(T: int, steps: int) -> tuple[int, ...]:  # noqa: N803
     return tuple(reversed(times))
 
 
-def leading(T: int, steps: int) -> tuple[int, ...]:  # noqa: N803
+def leading(T: int, steps: int) -> tuple[int, ...]:
     """The first time of each of ``steps`` equal stretches of ⌊T/steps⌋: starts below T, ends 1, 0."""
     return (*(1 + k * (T // steps) for k in reversed(range(steps))), 0)
 
 
-def trailing(T: int, steps: int) -> tuple[int, ...]:  # noqa: N803
+def trailing(T: int, steps: int) -> tuple[int, ...]:
     """The last time of each of ``steps`` equal stretches: T, T − T/steps, …, T/steps, 0."""
     return (*(_nearest(T * k, steps) for k in range(steps, 0, -1)), 0)
 

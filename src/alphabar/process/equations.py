@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from alphabar.base.tensors import Coef, log, mean_per_image, scale, sqrt, to_image
+from alphabar.base.tensors import Coef, mean_per_image, scale, sqrt, to_image
 
 __all__ = [
     "beta",
@@ -60,7 +60,7 @@ def snr(abar_t: Coef) -> Coef:
     return abar_t / (1 - abar_t)
 
 
-def prior_kl(x0: Tensor, abar_T: Coef) -> Tensor:  # noqa: N803 - the paper's T
+def prior_kl(x0: Tensor, abar_T: Coef) -> Tensor:
     """Eq. 5, L_T.  KL( q(x_T|x_0) ‖ N(0, I) ) = ½ (ᾱ_T x_0² − ᾱ_T − ln(1−ᾱ_T)), in nats, elementwise [B, C, H, W]."""
     log_var = torch.log1p(-abar_T) if isinstance(abar_T, Tensor) else math.log1p(-abar_T)
     return (scale(x0.square(), abar_T) - to_image(abar_T, x0) - to_image(log_var, x0)) / 2
@@ -154,8 +154,8 @@ def decoder_log_prob(x0: Tensor, mean: Tensor, log_var: Coef | Tensor) -> Tensor
     narrow = (width < 1e-3) & ((middle * width).abs() < 1e-2)
 
     # torch.where differentiates both branches: each gets harmless arguments where it is not chosen
-    log_high = torch.special.log_ndtr(high)
-    log_low = torch.special.log_ndtr(torch.where(narrow, high - 1, low))
+    log_high = _log_ndtr(high)
+    log_low = _log_ndtr(torch.where(narrow, high - 1, low))
     wide_bin = log_high + torch.log(-torch.expm1(log_low - log_high))
 
     m, w2 = torch.where(narrow, middle, 0.0), torch.where(narrow, width, 0.0).square()
@@ -163,8 +163,15 @@ def decoder_log_prob(x0: Tensor, mean: Tensor, log_var: Coef | Tensor) -> Tensor
     narrow_bin = -(m**2 + math.log(2 * math.pi)) / 2 + log_width + torch.log1p(correction)
 
     log_prob = torch.where(narrow, narrow_bin, wide_bin)
-    log_prob = torch.where(x0 < -1 + 1 / 255, torch.special.log_ndtr(upper), log_prob)
-    return torch.where(x0 > 1 - 1 / 255, torch.special.log_ndtr(-lower), log_prob)
+    log_prob = torch.where(x0 < -1 + 1 / 255, _log_ndtr(upper), log_prob)
+    return torch.where(x0 > 1 - 1 / 255, _log_ndtr(-lower), log_prob)
+
+
+def _log_ndtr(z: Tensor) -> Tensor:
+    """ln Φ(z). torch has it too, but its derivative is wrong below −1e9 and infinite below −1e10."""
+    left, right = z.clamp(max=-1), z.clamp(min=-1)
+    far = torch.log(torch.special.erfcx(-left / math.sqrt(2)) / 2) - left.square() / 2
+    return torch.where(z < -1, far, torch.log1p(-torch.special.erfc(right / math.sqrt(2)) / 2))
 
 
 def simple_loss(eps: Tensor, eps_hat: Tensor) -> Tensor:

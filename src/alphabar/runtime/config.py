@@ -12,7 +12,7 @@ import tomli_w
 
 from alphabar.base.choice import choose, describe, from_table, to_table
 from alphabar.base.errors import ConfigError, printable
-from alphabar.base.registry import nearest
+from alphabar.base.registry import Registry, nearest
 from alphabar.model.denoiser import TIME_INPUTS, Clip
 from alphabar.model.nn import UNetConfig
 from alphabar.model.prediction import PREDICTIONS
@@ -27,9 +27,15 @@ from alphabar.training.times import TIMES
 __all__ = ["RunConfig", "dump", "from_tables", "load_config", "override", "preset", "presets", "read_toml", "to_tables"]
 
 MAX_BYTES = 1_000_000
-_UNIONS = {"schedule": SCHEDULES, "objective": OBJECTIVES, "times": TIMES}
-_PLAIN = {"data": DataConfig, "net": UNetConfig, "optim": OptimConfig, "ema": EmaConfig, "run": RunSettings}
-_NAMES = {"prediction": PREDICTIONS, "variance": VARIANCES, "time": TIME_INPUTS}
+_UNIONS: dict[str, Registry[Any]] = {"schedule": SCHEDULES, "objective": OBJECTIVES, "times": TIMES}
+_PLAIN: dict[str, type[Any]] = {
+    "data": DataConfig,
+    "net": UNetConfig,
+    "optim": OptimConfig,
+    "ema": EmaConfig,
+    "run": RunSettings,
+}
+_NAMES: dict[str, Registry[Any]] = {"prediction": PREDICTIONS, "variance": VARIANCES, "time": TIME_INPUTS}
 SECTIONS = ("seed", "data", "schedule", "denoiser", "net", "objective", "times", "optim", "ema", "run")
 
 
@@ -41,7 +47,9 @@ def from_tables(tables: Mapping[str, Any]) -> RunConfig:
     """
     for key in tables:
         if key not in SECTIONS:
-            raise ConfigError(f"{printable(key)}: unknown section{nearest(key, list(SECTIONS))}; allowed are {', '.join(SECTIONS)}")
+            raise ConfigError(
+                f"{printable(key)}: unknown section{nearest(key, list(SECTIONS))}; allowed are {', '.join(SECTIONS)}"
+            )
     parts: dict[str, Any] = {}
     for key, value in tables.items():
         if key == "seed":
@@ -65,12 +73,16 @@ def _denoiser(table: Mapping[str, Any]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for key, value in table.items():
         if key not in allowed:
-            raise ConfigError(f"denoiser.{printable(key)}: unknown key{nearest(key, allowed)}; allowed are {', '.join(allowed)}")
+            raise ConfigError(
+                f"denoiser.{printable(key)}: unknown key{nearest(key, allowed)}; allowed are {', '.join(allowed)}"
+            )
         if key == "clip":
             parts["clip"] = None if value == "none" else from_table(Clip, {"limit": value}, "denoiser.clip")
         elif not isinstance(value, str) or value not in _NAMES[key]:
             close = nearest(value, list(_NAMES[key])) if isinstance(value, str) else ""
-            raise ConfigError(f"denoiser.{key}: must be one of {', '.join(_NAMES[key])}, got {printable(repr(value))}{close}")
+            raise ConfigError(
+                f"denoiser.{key}: must be one of {', '.join(_NAMES[key])}, got {printable(repr(value))}{close}"
+            )
         else:
             parts["time_input" if key == "time" else key] = _NAMES[key][value]()
     return parts
@@ -155,7 +167,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in base.items()}
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, Mapping) and value.get("kind", old.get("kind")) == old.get("kind"):
+        if (
+            isinstance(old, dict)
+            and isinstance(value, Mapping)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
             merged[key] = {**old, **value}
         else:
             merged[key] = value
@@ -195,4 +211,3 @@ def preset(name: str) -> dict[str, Any]:
     if name not in presets():
         raise ConfigError(f"preset {printable(name)!r} is not one of {', '.join(presets())}{nearest(name, presets())}")
     return tomllib.loads((resources.files("alphabar") / "presets" / f"{name}.toml").read_text("utf-8"))
-

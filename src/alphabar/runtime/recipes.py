@@ -21,8 +21,8 @@ ATTEND_UP_TO = 16
 def has_bf16() -> bool:
     """Whether this machine multiplies in bfloat16 natively (a CPU with AVX512-BF16 or AMX, or a GPU that has it)."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
@@ -39,9 +39,13 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
         raise ConfigError("data: no images to choose settings for")
     side = max(height, width)
     sides = [(height, width)]
-    while len(sides) < MOST_LEVELS and min(sides[-1]) // 2 >= SMALLEST_SIDE and not (sides[-1][0] % 2 or sides[-1][1] % 2):
+    while (
+        len(sides) < MOST_LEVELS and min(sides[-1]) // 2 >= SMALLEST_SIDE and not (sides[-1][0] % 2 or sides[-1][1] % 2)
+    ):
         sides.append((sides[-1][0] // 2, sides[-1][1] // 2))
-    multiples = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}[len(sides)]
+    multiples = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}[
+        len(sides)
+    ]
     tiny, small = side <= 12, side <= 40
     batch = 128 if side <= 40 else 64 if side <= 80 else 16
     # enough to see every image about 150 times, between half a million and a hundred million images

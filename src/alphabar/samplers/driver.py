@@ -54,7 +54,7 @@ class Sampler(Protocol):
 
 
 @torch.no_grad()
-def trajectory(denoise: Denoise, sampler: Sampler, x_T: Tensor, chain: Chain, rng: Noise) -> Iterator[Frame]:  # noqa: N803
+def trajectory(denoise: Denoise, sampler: Sampler, x_T: Tensor, chain: Chain, rng: Noise) -> Iterator[Frame]:
     """Follow ``chain`` from ``x_T`` [B, C, H, W], yielding a frame per hop; the last one has t = 0.
 
     Memory does not grow with the number of hops. Nothing is clipped or rounded here: see ``Clip`` and ``to_uint8``.
@@ -66,7 +66,7 @@ def trajectory(denoise: Denoise, sampler: Sampler, x_T: Tensor, chain: Chain, rn
         yield Frame(tr.s, x, x0)
 
 
-def sample(denoise: Denoise, sampler: Sampler, x_T: Tensor, chain: Chain, rng: Noise) -> Tensor:  # noqa: N803
+def sample(denoise: Denoise, sampler: Sampler, x_T: Tensor, chain: Chain, rng: Noise) -> Tensor:
     """The end of :func:`trajectory`: x_0 [B, C, H, W] from ``x_T``."""
     x = x_T
     for frame in trajectory(denoise, sampler, x_T, chain, rng):

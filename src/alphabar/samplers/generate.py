@@ -36,7 +36,7 @@ def frames(
     """
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     rng = PerImage(seeds)
-    x_T = rng.randn(denoiser.shape).to(device)  # noqa: N806
+    x_T = rng.randn(denoiser.shape).to(device)
     labels = None if y is None else y.to(device)
     return trajectory(_labelled(denoiser, labels), sampler, x_T, chain, rng)
 

@@ -24,6 +24,7 @@ from alphabar.data.batch import Batch, Images, split
 from alphabar.data.loader import Loader
 from alphabar.data.sources import open_source
 from alphabar.model.denoiser import Denoiser
+from alphabar.model.network import unet
 from alphabar.model.nn import UNet
 from alphabar.process.chain import Chain
 from alphabar.process.equations import q_sample
@@ -129,7 +130,9 @@ def _memory_errors(config: RunConfig) -> Iterator[None]:
     except RuntimeError as error:
         # torch raises its own class on accelerators, and a plain RuntimeError from the allocator of the CPU
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise OutOfMemory(f"out of memory at batch {config.run.batch}; try run.batch={config.run.batch // 2 or 1}") from error
+            raise OutOfMemory(
+                f"out of memory at batch {config.run.batch}; try run.batch={config.run.batch // 2 or 1}"
+            ) from error
         raise
 
 
@@ -215,7 +218,7 @@ def _held_out_times(run: Run, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _named(run: Run) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in run.denoiser.net.named_parameters() if p.requires_grad]  # type: ignore[union-attr]
+    return [(name, p) for name, p in unet(run.denoiser).named_parameters() if p.requires_grad]
 
 
 def save(run: Run, path: Path, state: Mapping[str, Any]) -> None:
@@ -230,11 +233,16 @@ def save(run: Run, path: Path, state: Mapping[str, Any]) -> None:
         for key, value in run.optimizer.state.get(parameter, {}).items():
             moments[f"{key}.{name}"] = value
     tensors = {
-        "ema": run.ema.denoiser.net.state_dict(),  # type: ignore[union-attr]
-        "net": run.denoiser.net.state_dict(),  # type: ignore[union-attr]
+        "ema": unet(run.ema.denoiser).state_dict(),
+        "net": unet(run.denoiser).state_dict(),
         "optimizer": moments,
     }
-    facts = {"step": run.step, "data": run.images.fingerprint, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    facts = {
+        "step": run.step,
+        "data": run.images.fingerprint,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
     checkpoint.write(path, checkpoint.describe_model(run.ema.denoiser), tensors, {**facts, **state})
 
 
@@ -250,9 +258,8 @@ def resume(run: Run, path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: the images differ from those it was trained on; restore them, or start over with --fresh"
         )
-    for module, name in ((run.ema.denoiser.net, "ema"), (run.denoiser.net, "net")):
-        assert isinstance(module, nn.Module)
-        checkpoint.load_weights(module, checkpoint.read_tensors(path / f"{name}.safetensors"), f"{path}/{name}")
+    for denoiser, name in ((run.ema.denoiser, "ema"), (run.denoiser, "net")):
+        checkpoint.load_weights(unet(denoiser), checkpoint.read_tensors(path / f"{name}.safetensors"), f"{path}/{name}")
     moments = checkpoint.read_tensors(path / "optimizer.safetensors")
     for name, parameter in _named(run):
         keys = [key for key in moments if key.partition(".")[2] == name]

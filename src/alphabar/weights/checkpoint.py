@@ -23,9 +23,10 @@ from torch import Tensor
 
 from alphabar.base import storage
 from alphabar.base.choice import choose, describe, from_table, to_table
-from alphabar.base.errors import CheckpointError, ConfigError, KeyMismatch, StorageError, UnknownFormat, printable
+from alphabar.base.errors import CheckpointError, KeyMismatch, StorageError, UnknownFormat, printable
 from alphabar.base.version import __version__
 from alphabar.model.denoiser import TIME_INPUTS, Clip, Denoiser
+from alphabar.model.network import unet
 from alphabar.model.nn import UNet, UNetConfig
 from alphabar.model.prediction import PREDICTIONS
 from alphabar.model.variance import VARIANCES
@@ -44,14 +45,13 @@ def describe_model(denoiser: Denoiser) -> dict[str, Any]:
     Raises:
         ConfigError: if the network is no ``UNet``: only that can be rebuilt from a description.
     """
-    if not isinstance(denoiser.net, UNet):
-        raise ConfigError(f"save: the network is {type(denoiser.net).__name__}; only a UNet can be rebuilt from a file")
+    config = unet(denoiser).config
     schedule = denoiser.schedule
     spec = schedule.spec if schedule.spec is not None else FromAlphaBar(tuple(schedule.alpha_bar.tolist()))
     return {
         "format": FORMAT,
         "shape": list(denoiser.shape),
-        "net": to_table(denoiser.net.config) | {"total_time_steps": denoiser.net.config.total_time_steps},
+        "net": to_table(config) | {"total_time_steps": config.total_time_steps},
         "schedule": describe(SCHEDULES, spec),
         "schedule_digest": schedule.digest,
         "prediction": describe(PREDICTIONS, denoiser.prediction),
@@ -117,7 +117,9 @@ def write(
             "alphabar": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "files": {name: {"bytes": len(data), "sha256": storage.sha256(folder / name)} for name, data in files.items()},
+            "files": {
+                name: {"bytes": len(data), "sha256": storage.sha256(folder / name)} for name, data in files.items()
+            },
         }
         storage.write_bytes(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
@@ -185,13 +187,17 @@ def find(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{printable(path)}: no such file or folder; give a run folder or a saved model")
     if path.is_file():
-        raise UnknownFormat(f"{printable(path)}: is a file; alphabar reads run folders and the folders that save() writes")
+        raise UnknownFormat(
+            f"{printable(path)}: is a file; alphabar reads run folders and the folders that save() writes"
+        )
     if (path / "model.json").exists() or (path / "manifest.json").exists():
         verify(path)
         return path
     newest = latest(path)
     if newest is None:
-        raise CheckpointError(f"{printable(path)}: holds no finished checkpoint; train it first, or give another folder")
+        raise CheckpointError(
+            f"{printable(path)}: holds no finished checkpoint; train it first, or give another folder"
+        )
     return newest
 
 
@@ -228,10 +234,7 @@ def save(denoiser: Denoiser, path: str | Path) -> None:
     path = Path(path)
     if path.exists() and not (path / "model.json").exists():
         raise StorageError(f"{printable(path)}: exists and is no saved model; give a new name")
-    net = denoiser.net
-    model = describe_model(denoiser)
-    assert isinstance(net, UNet)
-    write(path, model, {"ema": net.state_dict()}, None)
+    write(path, describe_model(denoiser), {"ema": unet(denoiser).state_dict()}, None)
 
 
 def load(path: str | Path, *, weights: str = "ema", device: str | torch.device = "cpu") -> Denoiser:
@@ -248,8 +251,7 @@ def load(path: str | Path, *, weights: str = "ema", device: str | torch.device =
     file = folder / f"{weights}.safetensors"
     if not file.exists():
         raise CheckpointError(f"{where}: has no {weights} weights; it holds {', '.join(weights_in(folder))}")
-    assert isinstance(denoiser.net, UNet)
-    load_weights(denoiser.net, read_tensors(file), f"{where}/{file.name}")
+    load_weights(unet(denoiser), read_tensors(file), f"{where}/{file.name}")
     return denoiser.to(device).eval().requires_grad_(False)
 
 

@@ -69,7 +69,7 @@ def _kind_and_path(spec: str) -> tuple[str, str]:
         )
     guess = "" if os.sep in spec else nearest(spec, SOURCES)
     raise DataError(
-        f"{printable(spec)!r}: no such file or folder{guess}; give a path, kind:path or digits "
+        f"'{printable(spec)}': no such file or folder{guess}; give a path, kind:path or digits "
         f"(kinds: {', '.join(SOURCES)})"
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
-import zlib
 from typing import IO
 
 import numpy as np
@@ -32,7 +31,7 @@ NAMED: dict[str, tuple[tuple[str, str], ...]] = {
 CHUNK_BYTES = 2**24
 PLAIN = ("images", "x", "data", "arr_0")
 LABELS = ("labels", "y", "train_labels")
-_FAILURES = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+
 
 Array = npt.NDArray[np.generic]
 
@@ -52,8 +51,12 @@ def open_npy(path: str, size: int | None = None) -> Images:
         if dtype.hasobject:
             raise DataError(f"{what}: holds pickled Python objects, which are never loaded; save a uint8 array")
         array = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
-    except _FAILURES as error:
-        raise DataError(f"{what}: damaged or truncated .npy file ({reason(error)}); copy it again") from error
+    except DataError:
+        raise
+    except Exception as error:  # numpy's parsers raise nearly anything for a damaged header
+        raise DataError(
+            f"{what}: damaged or truncated .npy file ({printable(reason(error))}); copy it again"
+        ) from error
     return Images(arrange(array, what), None, (), stem(path), spec_of("npy", path))
 
 
@@ -76,8 +79,12 @@ def open_npz(path: str, size: int | None = None) -> Images:
             images = _member(archive, members[images_key], what)
             labels = _member(archive, members[labels_key], what) if labels_key else None
             relatives = [_member(archive, members[key], what) for key in _other_parts(members, labels_key)]
-    except _FAILURES as error:
-        raise DataError(f"{what}: damaged or truncated .npz file ({reason(error)}); copy it again") from error
+    except DataError:
+        raise
+    except Exception as error:  # numpy's parsers raise nearly anything for a damaged header
+        raise DataError(
+            f"{what}: damaged or truncated .npz file ({printable(reason(error))}); copy it again"
+        ) from error
     pixels = arrange(images, f"{what}: {printable(images_key)}")
     name = stem(file) + ("" if part == PARTS[0] else f" {part}")
     if labels is None:

@@ -23,7 +23,7 @@ from alphabar.data.decode import Header, Picture, decode, examine, quiet_decoder
 from alphabar.data.fit import common_size, fit
 from alphabar.data.memory import allocate
 from alphabar.data.sniff import FORMATS, HEAD_BYTES, IMAGE_SUFFIXES, Content, sniff
-from alphabar.data.sources.paths import count, reason, spec_of, stem
+from alphabar.data.sources.paths import count, exists, reason, spec_of, stem
 from alphabar.data.walk import Walk, suffix, walk
 
 __all__ = ["open_folder"]
@@ -68,7 +68,8 @@ def open_folder(path: str, size: int | None = None) -> Images:
     root = os.path.abspath(path)
     name = stem(path)
     if not os.path.isdir(root):
-        raise DataError(f"{printable(path)}: is not a folder; give the folder that holds the images")
+        what = "is not a folder" if exists(root) else "no such folder"
+        raise DataError(f"{printable(path)}: {what}; give the folder that holds the images")
     found = walk(root)
     bad = [_Bad(*item) for item in found.bad]
     notes: Counter[str] = Counter()
@@ -76,7 +77,7 @@ def open_folder(path: str, size: int | None = None) -> Images:
         candidates, others = _candidates(root, found, bad)
         if not candidates and not bad:
             raise DataError(_nothing(root, found, others))
-        height, width = _target(candidates, size, name, bad, notes) if candidates else (1, 1)
+        height, width = _target(candidates, size, bad, notes) if candidates else (1, 1)
         channels = 1 if all(item.header.grey for item in candidates) else 3
         pixels = allocate((len(candidates), channels, height, width))
         decoded = _decode_all(root, candidates, pixels, bad)
@@ -87,20 +88,13 @@ def open_folder(path: str, size: int | None = None) -> Images:
         pixels = _first_channel(pixels)
     elif channels == 3:
         notes["in grey converted to RGB, as others are in colour"] = grey
-    notes[_OTHER_EXTENSION] = sum(IMAGE_SUFFIXES.get(suffix(c.path)) != c.content.format for c in candidates)
     labels, class_names = _classes([item.path for item in candidates], notes)
-    for item in decoded:
-        notes.update(item.notes)
-    notes["of one single value (constant)"] = sum(item.constant for item in decoded)
-    notes["that repeat another image exactly"] = len(decoded) - len({item.digest for item in decoded})
+    _add_notes(candidates, decoded, notes)
     lines = [f"{count(n, 'image')} {text}" for text, n in sorted(notes.items()) if n]
     lines += _ignored(found, others)
     if labels is not None and len(found.folders) > len(class_names):
         lines.append(f"{count(len(found.folders) - len(class_names), 'sub-folder')} without images: not a class")
     return Images(pixels, labels, class_names, name, spec_of("folder", root), tuple(lines))
-
-
-_OTHER_EXTENSION = "under the extension of another format, decoded by content"
 
 
 def _first_channel(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -140,24 +134,21 @@ def _look(root: str, path: str) -> _Candidate | _Bad | None:
         return _Bad(path, reason(error))
 
 
-def _target(
-    candidates: list[_Candidate], size: int | None, name: str, bad: list[_Bad], notes: Counter[str]
-) -> tuple[int, int]:
+def _target(candidates: list[_Candidate], size: int | None, bad: list[_Bad], notes: Counter[str]) -> tuple[int, int]:
     """(H, W) of the set; images that are too small for it join ``bad`` and leave ``candidates``."""
     shapes = Counter((item.header.height, item.header.width) for item in candidates)
     if size is None and len(shapes) == 1:
         return next(iter(shapes))
+    advice = ""
     if size is None:
-        try:
-            size = common_size({min(shape) for shape in shapes})
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
+        size = common_size({min(shape) for shape in shapes})
+        advice = ", the least that is chosen for mixed sizes; a size may be given"
     note = f"of other sizes brought to {size}x{size} (shorter side resized, centre cut out)"
     notes[note] = len(candidates) - shapes[size, size]
     small = [item for item in candidates if min(item.header.height, item.header.width) < size]
-    bad.extend(
-        _Bad(item.path, f"{item.header.height}x{item.header.width} is smaller than {size}x{size}") for item in small
-    )
+    for item in small:
+        shape = f"{item.header.height}x{item.header.width}"
+        bad.append(_Bad(item.path, f"{shape} is smaller than {size}x{size}{advice}"))
     candidates[:] = [item for item in candidates if min(item.header.height, item.header.width) >= size]
     return size, size
 
@@ -219,6 +210,16 @@ def _classes(paths: list[str], notes: Counter[str]) -> tuple[npt.NDArray[np.int6
     used = sorted(set(tops), key=os.fsencode)
     numbers = {top: n for n, top in enumerate(used)}
     return np.array([numbers[top] for top in tops], dtype=np.int64), tuple(printable(top) for top in used)
+
+
+def _add_notes(candidates: list[_Candidate], decoded: list[_Decoded], notes: Counter[str]) -> None:
+    for item in decoded:
+        notes.update(item.notes)
+    notes["under the extension of another format, decoded by content"] = sum(
+        IMAGE_SUFFIXES.get(suffix(item.path)) != item.content.format for item in candidates
+    )
+    notes["of one single value (constant)"] = sum(item.constant for item in decoded)
+    notes["repeating another image exactly"] = len(decoded) - len({item.digest for item in decoded})
 
 
 def _ignored(found: Walk, others: list[str]) -> list[str]:

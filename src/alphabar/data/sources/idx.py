@@ -80,7 +80,7 @@ def _read(path: str) -> npt.NDArray[np.uint8]:
         with open(path, "rb") as stored:
             return _values(gzip.GzipFile(fileobj=stored) if packed else stored, longest, what)
     except (OSError, EOFError, zlib.error, struct.error, MemoryError) as error:
-        raise DataError(f"{what}: damaged or truncated IDX file ({reason(error)}); copy it again") from error
+        raise DataError(f"{what}: damaged or truncated IDX file ({printable(reason(error))}); copy it again") from error
 
 
 def _values(file: BinaryIO | gzip.GzipFile, longest: int, what: str) -> npt.NDArray[np.uint8]:

@@ -40,7 +40,7 @@ def split_part(path: str) -> tuple[str, str]:
     file, _, part = path.rpartition("#")
     if part not in PARTS:
         raise DataError(
-            f"{printable(path)}: {printable(part)!r} is not one of the parts {', '.join(PARTS)}"
+            f"{printable(path)}: '{printable(part)}' is not one of the parts {', '.join(PARTS)}"
             f"{nearest(part, list(PARTS))}"
         )
     return file, part

@@ -27,7 +27,8 @@ class AttentionBlock(nn.Module):
         q, k, v = packed.reshape(batch, height * width, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
         h = functional.scaled_dot_product_attention(q, k, v)
         h = self.mhsa.out_proj(h.transpose(1, 2).reshape(batch, height * width, channels))
-        return x + h.transpose(1, 2).reshape(batch, channels, height, width)
+        out: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
+        return out
 
 
 class ResnetBlock(nn.Module):

@@ -55,7 +55,8 @@ class SinusoidalPositionEmbeddings(nn.Module):
             table = Sinusoids(time_emb_dims)
         else:
             rows = sinusoid(torch.arange(total_time_steps), time_emb_dims)
-            table = nn.Embedding.from_pretrained(rows.to(torch.get_default_dtype()))
+            table = nn.Embedding(total_time_steps, time_emb_dims, _weight=rows.to(torch.get_default_dtype()))
+            table.requires_grad_(False)
         self.time_blocks = nn.Sequential(
             table,
             nn.Linear(time_emb_dims, time_emb_dims_exp),

@@ -87,7 +87,7 @@ class UNetConfig:
 
     @property
     def down_sampling(self) -> int:
-        """The factor between the largest and the smallest resolution: both sides of an image must be multiples of it."""
+        """The factor between the largest and smallest resolution: both sides of an image must be multiples of it."""
         return int(2 ** (len(self.base_channels_multiples) - 1))
 
     def check_size(self, height: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Families of ᾱ tables. A new one is a file with a frozen spec whose ``build()`` returns a ``Schedule``, and a line here."""
+"""Families of ᾱ tables. A new one is a file with a frozen spec (``build() → Schedule``) and a line here."""
 
 from __future__ import annotations
 

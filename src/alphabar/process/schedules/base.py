@@ -23,7 +23,10 @@ __all__ = ["Schedule", "ScheduleSpec", "finish"]
 class ScheduleSpec(Protocol):
     """A frozen description of one family of schedules, which builds its table."""
 
-    T: int
+    @property
+    def T(self) -> int:
+        """The number of steps."""
+        ...
 
     def build(self) -> Schedule:
         """The table."""
@@ -62,7 +65,7 @@ class Schedule:
             raise ConfigError("schedule: alpha_bar[1] is 1; the first step must add noise (beta_1 > 0)")
 
     @property
-    def T(self) -> int:  # noqa: N802 - the paper's T
+    def T(self) -> int:
         """The number of steps."""
         return len(self.alpha_bar) - 1
 

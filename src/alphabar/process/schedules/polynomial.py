@@ -22,7 +22,7 @@ Steps = Annotated[int, Field(ge=1, le=100_000)]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
-def _ends(T: int, beta_1: float | None, beta_T: float | None) -> tuple[float, float]:  # noqa: N803
+def _ends(T: int, beta_1: float | None, beta_T: float | None) -> tuple[float, float]:
     """The two ends of a β schedule, the missing ones scaled from T = 1000."""
     first = beta_1 if beta_1 is not None else min(1e-4 * 1000 / T, 0.999)
     last = beta_T if beta_T is not None else min(0.02 * 1000 / T, 0.999)
@@ -76,7 +76,7 @@ class Constant:
         return finish(Schedule.from_betas(_line(last, last, self.T)), self)
 
 
-def _warm_up(T: int, beta_1: float | None, beta_T: float | None, fraction: float) -> Schedule:  # noqa: N803
+def _warm_up(T: int, beta_1: float | None, beta_T: float | None, fraction: float) -> Schedule:
     first, last = _ends(T, beta_1, beta_T)
     betas = _line(last, last, T)
     rising = int(T * fraction)
@@ -132,7 +132,7 @@ class FromBetas:
     values: tuple[float, ...]
 
     @property
-    def T(self) -> int:  # noqa: N802
+    def T(self) -> int:
         """The number of steps."""
         return len(self.values)
 
@@ -148,7 +148,7 @@ class FromAlphaBar:
     values: tuple[float, ...]
 
     @property
-    def T(self) -> int:  # noqa: N802
+    def T(self) -> int:
         """The number of steps."""
         return len(self.values) - (self.values[:1] == (1.0,))
 

@@ -16,7 +16,7 @@ __all__ = ["TIMES", "Times", "Uniform"]
 class Times(Protocol):
     """A distribution over t."""
 
-    def draw(self, n: int, T: int, rng: Rng) -> tuple[Tensor, Tensor]:  # noqa: N803
+    def draw(self, n: int, T: int, rng: Rng) -> tuple[Tensor, Tensor]:
         """Times int64 [n] in 1 … T and importance weights float64 [n] whose expectation makes the loss unbiased."""
         ...
 

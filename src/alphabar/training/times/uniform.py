@@ -21,7 +21,7 @@ class Uniform:
 
     stratified: bool = True
 
-    def draw(self, n: int, T: int, rng: Rng) -> tuple[Tensor, Tensor]:  # noqa: N803
+    def draw(self, n: int, T: int, rng: Rng) -> tuple[Tensor, Tensor]:
         """Times int64 [n] in 1 … T and their importance weights float64 [n] (all 1)."""
         u = rng.rand([n])
         if self.stratified:

@@ -1,0 +1,9 @@
+"""What every test runs under."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# The same examples on every run and machine, no clock, nothing written to disk.
+settings.register_profile("exact", derandomize=True, deadline=None, database=None)
+settings.load_profile("exact")
