@@ -1,0 +1,45 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check format bench campaign docs clean
+
+demo: $(VENV)/.demo          ## train on handwritten digits and show everything on one page
+	$(BIN)/alphabar demo
+
+test: $(VENV)/.dev           ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev          ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev         ## put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev           ## rewrite docs/equations.md from the docstrings
+	$(BIN)/alphabar equations --markdown > docs/equations.md
+
+bench: $(VENV)/.dev          ## speed and memory, results in docs/results/
+	$(BIN)/python scripts/bench.py
+
+campaign: $(VENV)/.dev       ## checks that take longer: mutants, quality of the digits over three seeds
+	$(BIN)/python scripts/mutants.py
+	$(BIN)/python scripts/digits_quality.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) pip
+	$(PIP) --editable '.[plots]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) --group dev
+	touch $@
