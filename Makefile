@@ -10,7 +10,7 @@ demo: $(VENV)/.demo          ## train on handwritten digits and show everything 
 	$(BIN)/alphabar demo
 
 test: $(VENV)/.dev           ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev          ## lint, formatting and types
 	$(BIN)/ruff check .

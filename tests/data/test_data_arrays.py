@@ -65,7 +65,7 @@ def test_layouts(tmp_path: Path, shape: tuple[int, ...], axes: tuple[int, ...] |
     ("shape", "words"),
     [
         ((5, 3, 8, 3), "ambiguous"),
-        ((5, 8, 8, 8), "no axis of 1 to 4 channels"),
+        ((5, 8, 8, 8), "no axis that must be channels"),
         ((28, 28, 3), "may be 28 images or one"),
         ((10, 784), "is not images"),
         ((7,), "is not images"),
@@ -318,3 +318,9 @@ def test_a_header_that_numpy_cannot_tokenize(tmp_path: Path) -> None:
     header = b"{'descr': '|u1', 'shape': (4, 8, 8), 'fortran_order': False, ".ljust(117) + b"\n"
     write(tmp_path / "a.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(256))
     assert "damaged or truncated" in refused(str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((4, 6, 8, 9), 6), ((4, 9, 8, 7), 7), ((4, 3, 8, 8), 3)])
+def test_more_channels_than_colours(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
+    """An axis shorter than both others is the channels, first or last."""
+    assert open_source(npy(tmp_path / "a.npy", u8(*shape))).shape[0] == channels

@@ -67,7 +67,7 @@ def test_images_are_read_only_and_the_callers_array_is_not() -> None:
     [
         ({"pixels": np.zeros((10, 1, 2, 2), np.float32)}, "uint8"),
         ({"pixels": np.zeros((10, 2, 2), np.uint8)}, r"\[N, C, H, W\]"),
-        ({"pixels": np.zeros((10, 5, 2, 2), np.uint8)}, "1 to 4 channels"),
+        ({"pixels": np.zeros((10, 0, 2, 2), np.uint8)}, "at least one channel"),
         ({"pixels": np.zeros((10, 1, 0, 2), np.uint8)}, "empty side"),
         ({"labels": np.zeros(10, np.int32)}, "int64"),
         ({"labels": np.zeros(9, np.int64)}, r"int64 \[10\]"),

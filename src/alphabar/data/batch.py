@@ -35,7 +35,7 @@ class Batch:
 class Images:
     """A set of images, decoded. The arrays are read-only; :meth:`gather` gives tensors that may be written.
 
-    ``pixels`` is uint8 [N, C, H, W] with 1 to 4 channels (a :class:`numpy.memmap` above 1 GiB), ``labels`` int64 [N]
+    ``pixels`` is uint8 [N, C, H, W] (a :class:`numpy.memmap` above 1 GiB), ``labels`` int64 [N]
     in 0..len(class_names)-1 or None, ``class_names`` empty without labels. ``name`` is for people; ``spec`` is the
     text that :func:`~alphabar.data.sources.open_source` takes to open the same source again; ``notes`` says in one
     line each what was converted or ignored. Raises :class:`DataError` where the arrays break this contract.
@@ -52,8 +52,8 @@ class Images:
         pixels, labels = self.pixels, self.labels
         if pixels.dtype != np.uint8 or pixels.ndim != 4:
             self._refuse(f"pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8 [N, C, H, W]")
-        if not 1 <= pixels.shape[1] <= 4 or 0 in pixels.shape[2:]:
-            self._refuse(f"pixels are {list(pixels.shape)}; [N, C, H, W] needs 1 to 4 channels and no empty side")
+        if 0 in pixels.shape[1:]:
+            self._refuse(f"pixels are {list(pixels.shape)}; [N, C, H, W] needs at least one channel and no empty side")
         if labels is None:
             if self.class_names:
                 self._refuse("class names without labels; give both or neither")

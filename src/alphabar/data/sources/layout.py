@@ -19,7 +19,7 @@ CHANNELS = range(1, 5)
 
 
 def arrange(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np.uint8]:
-    """``array`` [N, H, W], [N, H, W, C] or [N, C, H, W] (C 1 to 4) as contiguous uint8 [N, C, H, W].
+    """``array`` [N, H, W], [N, H, W, C] or [N, C, H, W] (C from 1 to 4, or below H and W) as contiguous uint8 [N, C, H, W].
 
     ``what`` names it in messages. Raises :class:`DataError` for another dtype, another shape or an ambiguous one.
     """
@@ -39,7 +39,7 @@ def arrange(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np.uint8]:
 
 def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np.generic]:
     shape = list(array.shape)
-    layouts = "[N, H, W], [N, H, W, C] or [N, C, H, W] with C from 1 to 4"
+    layouts = "[N, H, W], [N, H, W, C] or [N, C, H, W] with C from 1 to 4, or below H and W"
     if array.ndim == 3 and array.shape[2] not in CHANNELS:
         return array[:, None]
     if array.ndim == 3:
@@ -48,12 +48,17 @@ def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np
         )
     if array.ndim != 4:
         raise DataError(f"{what}: shape {shape} is not images; allowed are {layouts}; reshape it")
-    first, last = array.shape[1] in CHANNELS, array.shape[3] in CHANNELS
+    first, last = _is_channels(shape[1], shape[2:]), _is_channels(shape[3], shape[1:3])
     if first and last:
         raise DataError(f"{what}: shape {shape} is ambiguous, both the second and the last axis may be channels")
     if not first and not last:
-        raise DataError(f"{what}: shape {shape} has no axis of 1 to 4 channels; allowed are {layouts}")
+        raise DataError(f"{what}: shape {shape} has no axis that must be channels (1 to 4, or fewer than rows and columns); allowed are {layouts}")
     return array if first else np.moveaxis(array, 3, 1)
+
+
+def _is_channels(axis: int, others: list[int]) -> bool:
+    """Whether an axis of this length is channels: few, or fewer than the rows and the columns that ``others`` are."""
+    return axis in CHANNELS or axis < min(others)
 
 
 def _dtype_advice(array: npt.NDArray[np.generic]) -> str:
