@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import importlib
 import json
 import multiprocessing
@@ -185,6 +186,7 @@ def preload() -> None:
     for module in PRELOADED:
         importlib.import_module(module)
     assert "alphabar" not in sys.modules
+    gc.freeze()  # or every child would search all of torch for garbage
 
 
 def in_a_fork(task: Callable[[], int], log: Path, timeout: float) -> int | None:

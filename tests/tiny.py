@@ -37,13 +37,14 @@ NET = UNetConfig(
 )
 # The same size for the command line.
 SETTINGS = [
-    "net.base_channels=8",
-    "net.norm_groups=4",
+    "net.base_channels=4",
+    "net.norm_groups=2",
     "net.attention_heads=1",
     "net.base_channels_multiples=[1]",
     "net.apply_attention=[false]",
     "net.dropout_rate=0.2",
-    "schedule.T=20",
+    "net.num_res_blocks=1",
+    "schedule.T=8",
     "run.batch=8",
     "data.flip=true",
 ]

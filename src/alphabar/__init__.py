@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from alphabar.process import equations, schedules
     from alphabar.process.chain import Chain, Transition
     from alphabar.process.schedules import SCHEDULES, Schedule
+    from alphabar.runtime import recipes
     from alphabar.runtime.config import RunConfig, load_config
     from alphabar.samplers import SAMPLERS
     from alphabar.samplers.driver import Frame, sample, trajectory
@@ -42,7 +43,7 @@ _HOMES = {
     "evaluation.likelihood": ("Bound", "variational_bound"),
     "model.denoiser": ("Clip", "Denoiser", "Estimate"),
     "model.nn": ("UNet", "UNetConfig"),
-    "model.prediction": ("PREDICTIONS", "V", "X0", "Eps", "Mean", "Score", "convert"),
+    "model.prediction": ("PREDICTIONS", "V", "X0", "Eps", "Mean", "Score"),
     "model.variance": ("VARIANCES", "FixedLarge", "FixedSmall", "Learned", "LearnedRange"),
     "process.chain": ("Chain", "Transition"),
     "process.schedules": ("SCHEDULES", "Schedule"),
@@ -57,6 +58,7 @@ _HOMES = {
 _MODULES = {
     "equations": "process.equations",
     "objectives": "training.objectives",
+    "recipes": "runtime.recipes",
     "samplers": "samplers",
     "schedules": "process.schedules",
 }
@@ -95,7 +97,6 @@ __all__ = [
     "V",
     "__version__",
     "build",
-    "convert",
     "equations",
     "fit",
     "generate",
@@ -103,6 +104,7 @@ __all__ = [
     "load_config",
     "objectives",
     "open_source",
+    "recipes",
     "sample",
     "samplers",
     "save",

@@ -74,7 +74,8 @@ def test_order_of_convergence(name: str) -> None:
     exact = math.sqrt(VARIANCE / (abar_T * VARIANCE + 1 - abar_T))
     steps = np.array([50, 100, 200, 400])
     errors = [
-        abs(ab.sample(denoiser(fine), sampler, x_T, ab.Chain.spaced(fine, n), ab.stream(0)).item() - exact) for n in steps
+        abs(ab.sample(denoiser(fine), sampler, x_T, ab.Chain.spaced(fine, n), ab.stream(0)).item() - exact)
+        for n in steps
     ]
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert slope == pytest.approx(sampler.order, abs=0.3)

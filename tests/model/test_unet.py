@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from oracles.unet import ReviewUNet
 from torch import Tensor, nn
 
 from alphabar.base.errors import ConfigError
@@ -21,6 +20,7 @@ from alphabar.model.nn import (
     UNetConfig,
     UpSample,
 )
+from oracles.unet import ReviewUNet
 
 TINY_HO = dataclasses.replace(
     CIFAR10, base_channels=16, base_channels_multiples=(1, 2, 2), apply_attention=(False, True, False), norm_groups=4

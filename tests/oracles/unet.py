@@ -1,7 +1,7 @@
 """The U-Net as one function of a state dict: no modules, attention by einsum. Evaluation mode only.
 
-Written from the description of the review (``Details that define the function``) and of the paper's network; the keys it
-reads are the review's parameter names, so it also pins those.
+Written from the description of the review (``Details that define the function``) and of the paper's network; the keys
+it reads are the review's parameter names, so it also pins those.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ReviewUNet:
         return self.attention(h, f"{name}.attention") if attend else h
 
     def attention(self, x: Tensor, name: str) -> Tensor:
-        batch, channels, height, width = x.shape
+        batch, channels = x.shape[:2]
         positions = self.norm(x, f"{name}.group_norm").reshape(batch, channels, -1).permute(0, 2, 1)
         packed = positions @ self.weight(f"{name}.mhsa.in_proj_weight").T + self.weight(f"{name}.mhsa.in_proj_bias")
         depth = channels // self.heads

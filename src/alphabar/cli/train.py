@@ -33,8 +33,9 @@ from alphabar.weights import checkpoint
 
 __all__ = ["run", "train"]
 
-PREVIEW_IMAGES = 36
+PREVIEW_IMAGES = 25
 PREVIEW_STEPS = 50
+HELD_OUT_IMAGES = 1024
 MAY_CHANGE = {("run", "steps"), ("run", "save_every"), ("run", "preview_every"), ("run", "keep")}
 
 
@@ -74,22 +75,21 @@ def run(
         tables = _continued(saved, over, images, directory)
     else:
         base = text.merge(recipe(images.shape, len(images)), {"data": {"source": images.spec}})
-        tables = _fit_to_length(text.merge(base, over), over)
+        tables = text.merge(base, over)
         tables["data"]["source"] = images.spec
     chosen = text.from_tables(tables)
 
     for line in _about(images, chosen):
         say(line)
     if dry_run:
-        _plan(chosen, images, None)
+        _plan(chosen, images)
         say("")
         say(text.dump(chosen).decode())
         return
-    seconds = _plan(chosen, images, minutes if saved is None else None)
-    if minutes is not None and saved is None:
-        tables["run"]["steps"] = max(1, int(minutes * 60 * 0.94 / seconds))
-        tables = _fit_to_length(tables, over)
-        chosen = text.from_tables(tables)
+    seconds = _plan(chosen, images)
+    if saved is None:
+        tables = text.merge(tables, {"run": pace(seconds, chosen.run.batch, chosen.run.steps, minutes)})
+        chosen = text.from_tables(_fit_to_length(text.merge(tables, {"run": over.get("run", {})}), over))
     left = chosen.run.steps - (_steps_done(directory) if saved is not None else 0)
     say(f"plan         {chosen.run.steps:,} steps of {chosen.run.batch} images, about {duration(left * seconds)}")
     train(chosen, images, directory, fresh=fresh)
@@ -132,7 +132,7 @@ def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, An
     steps, batch = settings.steps, settings.batch
     derived = {
         "optim": {"warmup_steps": max(1, min(steps // 20, 2000))},
-        "ema": {"halflife_images": max(batch, min(steps * batch // 50, 887_000))},
+        "ema": {"halflife_images": max(batch, min(steps * batch // 20, 887_000))},
     }
     return text.merge(text.merge(tables, derived), {k: v for k, v in over.items() if k in derived})
 
@@ -146,7 +146,7 @@ def _about(images: Images, config: RunConfig) -> list[str]:
     ]
 
 
-def _plan(config: RunConfig, images: Images, minutes: float | None) -> float:
+def _plan(config: RunConfig, images: Images) -> float:
     """Print the model card; time a few steps on a copy of the run and return the seconds of one."""
     trial = trainer.build(config, images)
     for line in model_card(trial.denoiser):
@@ -164,6 +164,21 @@ def _plan(config: RunConfig, images: Images, minutes: float | None) -> float:
     seconds = timed[len(timed) // 2]
     say(f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s on {trial.device}")
     return seconds
+
+
+def pace(seconds: float, batch: int, steps: int, minutes: float | None) -> dict[str, int]:
+    """How often to preview and save at ``seconds`` per step, and the number of steps that fit ``minutes``.
+
+    Some twenty previews per run, but not more than one in 20 s nor less than one in 5 min, and never so often that they
+    take a tenth of the time.
+    """
+    preview = (PREVIEW_IMAGES * PREVIEW_STEPS + HELD_OUT_IMAGES) * seconds / batch / 3
+    total = steps * seconds if minutes is None else minutes * 60 * 0.97
+    between = max(20.0, min(300.0, total / 20), 10 * preview)
+    if minutes is not None:
+        steps = max(1, int(total * between / (between + preview) / seconds))
+    every = max(1, round(between / seconds))
+    return {"steps": steps, "preview_every": every, "save_every": every}
 
 
 class _Stop:
@@ -213,9 +228,7 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
         storage.write_file(directory / "config.toml", text.dump(config))
         session = _Session(run, directory, lines=int(state.get("metrics_lines", 0)))
         if run.step >= config.run.steps:
-            say(
-                f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh starts over"
-            )
+            say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
         if run.step:
             say(f"resuming     at step {run.step:,}")
@@ -297,7 +310,7 @@ class _Session:
     def preview(self, bar: Bar) -> None:
         """A grid from the EMA weights at fixed seeds, and the held-out loss at fixed noise."""
         run = self.run
-        held_out = trainer.held_out_loss(run)
+        held_out = trainer.held_out_loss(run, HELD_OUT_IMAGES)
         if held_out is not None:
             self.record({"step": run.step, "held_out_loss": held_out})
             bar.say(f"step {run.step}: held-out loss {held_out:.4f} (EMA weights, fixed noise)")

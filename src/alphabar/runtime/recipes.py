@@ -74,12 +74,10 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
             "rate": "cosine",
             "warmup_steps": max(20, min(steps // 20, 2000)),
         },
-        "ema": {"halflife_images": max(batch, min(steps * batch // 50, 887_000))},
+        "ema": {"halflife_images": max(batch, min(steps * batch // 20, 887_000))},
         "run": {
             "batch": batch,
             "steps": steps,
             "precision": "bf16" if has_bf16() and not tiny else "fp32",
-            "save_every": 1000,
-            "preview_every": 1000,
         },
     }

@@ -251,6 +251,8 @@ def load(path: str | Path, *, weights: str = "ema", device: str | torch.device =
     file = folder / f"{weights}.safetensors"
     if not file.exists():
         raise CheckpointError(f"{where}: has no {weights} weights; it holds {', '.join(weights_in(folder))}")
+    # as in training, so that a preview and a later sample of the same weights agree to the last bit
+    unet(denoiser).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     load_weights(unet(denoiser), read_tensors(file), f"{where}/{file.name}")
     return denoiser.to(device).eval().requires_grad_(False)
 

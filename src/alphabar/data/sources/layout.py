@@ -19,7 +19,7 @@ CHANNELS = range(1, 5)
 
 
 def arrange(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np.uint8]:
-    """``array`` [N, H, W], [N, H, W, C] or [N, C, H, W] (C from 1 to 4, or below H and W) as contiguous uint8 [N, C, H, W].
+    """``array`` [N, H, W], [N, H, W, C] or [N, C, H, W] as contiguous uint8 [N, C, H, W]; C is 1–4 or below H, W.
 
     ``what`` names it in messages. Raises :class:`DataError` for another dtype, another shape or an ambiguous one.
     """
@@ -52,7 +52,7 @@ def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np
     if first and last:
         raise DataError(f"{what}: shape {shape} is ambiguous, both the second and the last axis may be channels")
     if not first and not last:
-        raise DataError(f"{what}: shape {shape} has no axis that must be channels (1 to 4, or fewer than rows and columns); allowed are {layouts}")
+        raise DataError(f"{what}: shape {shape} has no axis that must be channels; allowed are {layouts}")
     return array if first else np.moveaxis(array, 3, 1)
 
 

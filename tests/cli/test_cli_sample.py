@@ -1,0 +1,334 @@
+"""sample, evaluate, inspect, equations and --help, on one tiny trained run."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import alphabar as ab
+from alphabar.base import storage
+from alphabar.cli.main import main
+from alphabar.weights import checkpoint
+from tiny import SETTINGS, files, npz
+
+SOURCE = Path(ab.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run of 6 steps at a high rate, so that raw and averaged weights differ."""
+    root = tmp_path_factory.mktemp("sampling")
+    data = npz(root / "tiny.npz")
+    settings = [*SETTINGS, "optim.lr=0.01", "ema.halflife_images=64", "run.save_every=3", "data.held_out=8"]
+    assert main(["train", str(data), "--out", str(root / "run"), "--steps", "6", *settings]) == 0
+    return root / "run"
+
+
+def sample(run: Path, out: Path, *more: str) -> dict[str, bytes]:
+    assert main(["sample", str(run), "--out", str(out), *more]) == 0
+    return files(out)
+
+
+def test_sample_writes_images_a_grid_and_a_manifest(run, tmp_path):
+    found = sample(run, tmp_path / "out", "-n", "3")
+    assert set(found) == {"00000.png", "00001.png", "00002.png", "grid.png", "manifest.json"}
+    for i in range(3):
+        with Image.open(tmp_path / "out" / f"{i:05d}.png") as image:
+            assert (image.size, image.mode) == ((8, 8), "L")
+    manifest = json.loads(found["manifest.json"])
+    assert manifest["seeds"] == [0, 1, 2] and manifest["weights"] == "ema"
+    assert manifest["times"] == [8, 7, 6, 5, 4, 3, 2, 1, 0] and manifest["sampler"] == {"kind": "ancestral"}
+    step = run / "step-000000006"
+    assert manifest["weights_sha256"] == storage.sha256(step / "ema.safetensors")
+
+
+def test_the_images_are_those_of_the_library(run, tmp_path):
+    found = sample(run, tmp_path / "out", "--seeds", "5-6")
+    denoiser = ab.load(run)
+    expected = ab.generate(denoiser, ab.samplers.Ancestral(), ab.Chain.full(denoiser.schedule), [5, 6])
+    for i in range(2):
+        with Image.open(tmp_path / "out" / f"{i:05d}.png") as image:
+            assert np.array_equal(np.asarray(image), expected[i, 0].numpy())
+    assert len(found) == 4
+
+
+def test_an_image_depends_on_its_seed_alone(run, tmp_path, monkeypatch):
+    three = sample(run, tmp_path / "three", "-n", "3")
+    alone = sample(run, tmp_path / "alone", "--seeds", "2-2")
+    single = sample(run, tmp_path / "single", "--seeds", "2")
+    monkeypatch.setattr("alphabar.cli.sample.BATCH", 2)
+    batched = sample(run, tmp_path / "batched", "-n", "5")
+    assert alone["00000.png"] == single["00000.png"] == three["00002.png"] == batched["00002.png"]
+    assert [batched[f"0000{i}.png"] for i in range(3)] == [three[f"0000{i}.png"] for i in range(3)]
+    assert len({batched[f"0000{i}.png"] for i in range(5)}) == 5
+
+
+def test_the_same_command_writes_the_same_bytes(run, tmp_path):
+    more = ("-n", "2", "--sampler", "ddim", "--steps", "4")
+    assert sample(run, tmp_path / "a", *more) == sample(run, tmp_path / "b", *more)
+
+
+def test_fewer_images_into_the_same_folder_leave_no_old_ones(run, tmp_path):
+    sample(run, tmp_path / "out", "-n", "4")
+    assert set(sample(run, tmp_path / "out", "-n", "2")) == {"00000.png", "00001.png", "grid.png", "manifest.json"}
+
+
+def test_animate_adds_the_way_there(run, tmp_path):
+    found = sample(run, tmp_path / "out", "-n", "2", "--animate")
+    assert set(found) >= {"denoising.gif", "denoising.webp"}
+    for name in ("denoising.gif", "denoising.webp"):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.n_frames == 8 and image.format in ("GIF", "WEBP")
+    with Image.open(tmp_path / "out" / "denoising.webp") as image:
+        image.seek(7)
+        end = np.asarray(image.convert("L"))
+    with Image.open(tmp_path / "out" / "00000.png") as last:
+        factor = 48 // 8
+        assert np.array_equal(end[2 : 2 + 48 : factor, 2 : 2 + 48 : factor], np.asarray(last))
+    plain = sample(run, tmp_path / "plain", "-n", "2")
+    assert all(found[name] == data for name, data in plain.items())
+
+
+def test_raw_weights_are_other_weights(run, tmp_path):
+    ema, raw = sample(run, tmp_path / "ema", "-n", "2"), sample(run, tmp_path / "raw", "-n", "2", "--weights", "raw")
+    assert ema["00000.png"] != raw["00000.png"]
+    assert json.loads(raw["manifest.json"])["weights"] == "raw"
+    net = storage.sha256(run / "step-000000006" / "net.safetensors")
+    assert json.loads(raw["manifest.json"])["weights_sha256"] == net
+
+
+def test_samplers_steps_and_conventions_matter(run, tmp_path):
+    kinds = {
+        "plain": [],
+        "ddim": ["--sampler", "ddim"],
+        "eta": ["--sampler", "ddim", "sampler.eta=1.0"],
+        "few": ["--steps", "3"],
+        "large": ["denoiser.variance=fixed_large"],
+        "tight": ["denoiser.clip=0.1"],
+        "older": [],
+    }
+    found = {}
+    for name, more in kinds.items():
+        source = run / "step-000000003" if name == "older" else run
+        found[name] = sample(source, tmp_path / name, "-n", "1", *more)["00000.png"]
+    assert len({v for k, v in found.items() if k != "eta"}) == len(kinds) - 1
+    assert found["eta"] != found["ddim"]
+
+
+def test_without_out_samples_go_below_the_run_and_the_run_still_loads(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    for source in (copy, copy / "step-000000003"):
+        for _ in range(2):
+            assert main(["sample", str(source), "-n", "1"]) == 0
+    assert len(list((copy / "samples").iterdir())) == 2
+    for step in checkpoint.steps(copy):
+        checkpoint.verify(step)
+
+
+def test_sampling_a_saved_model_does_not_spoil_it(run, tmp_path):
+    """What is written by default must not end up inside the folder that the manifest guards."""
+    ab.save(ab.load(run), tmp_path / "model")
+    for _ in range(2):
+        assert main(["sample", str(tmp_path / "model"), "-n", "1"]) == 0
+    ab.load(tmp_path / "model")
+
+
+def test_sampling_from_inside_a_step_does_not_spoil_it(run, tmp_path, monkeypatch):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    monkeypatch.chdir(copy / "step-000000006")
+    assert main(["sample", ".", "-n", "1"]) == 0
+    checkpoint.verify(copy / "step-000000006")
+
+
+def test_evaluating_a_saved_model_does_not_spoil_it(run, tmp_path):
+    ab.save(ab.load(run), tmp_path / "model")
+    data = str(run.parent / "tiny.npz")
+    for _ in range(2):
+        assert main(["evaluate", str(tmp_path / "model"), "--data", data, "-n", "2"]) == 0
+    ab.load(tmp_path / "model")
+
+
+def test_sampling_goes_on_after_a_full_disk(run, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_bytes", full)
+        assert main(["sample", str(run), "-n", "2", "--out", str(out)]) == 5
+    assert "no space left" in capsys.readouterr().err
+    assert main(["sample", str(run), "-n", "2", "--out", str(out)]) == 0, "the same command is refused ever after"
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------
+
+
+def evaluate(run: Path, capsys, *more: str) -> dict:
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--metrics", "bpd", "--json", *more]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 1
+    return json.loads(out)
+
+
+PARTS = ("prior_bits_per_dim", "terms_bits_per_dim", "decoder_bits_per_dim")
+
+
+def test_evaluate_gives_the_bound_in_parts_that_add_up(run, capsys):
+    found = evaluate(run, capsys)
+    assert math.isfinite(found["bits_per_dim"]) and found["bits_per_dim"] > 0
+    assert found["bits_per_dim"] == pytest.approx(sum(found[part] for part in PARTS), rel=1e-9)
+    assert all(found[part] >= 0 for part in PARTS)
+    assert all(found[f"{part}_standard_error"] >= 0 for part in ("bits_per_dim", *PARTS))
+    card = found["card"]
+    assert card["n"] == 8 and card["weights"] == "ema" and card["seed"] == 0 and "8" in card["chain"]
+    assert card["weights_sha256"] == storage.sha256(run / "step-000000006" / "ema.safetensors")
+    assert evaluate(run, capsys) == found, "the same command gives the same number"
+
+
+def test_evaluate_weights_seeds_and_counts_matter(run, capsys):
+    ema = evaluate(run, capsys)
+    assert evaluate(run, capsys, "--weights", "raw")["bits_per_dim"] != ema["bits_per_dim"]
+    assert evaluate(run, capsys, "--seed", "1")["bits_per_dim"] != ema["bits_per_dim"]
+    one = evaluate(run, capsys, "-n", "1")
+    assert one["card"]["n"] == 1 and one["bits_per_dim_standard_error"] is None
+    assert evaluate(run, capsys, "-n", "1000")["card"]["n"] == 8
+
+
+def test_evaluate_of_few_hops_estimates_the_same_number(run, capsys):
+    whole = evaluate(run, capsys)
+    few = [evaluate(run, capsys, "--hops", "3", "--seed", str(seed)) for seed in range(6)]
+    assert "3" in few[0]["card"]["chain"]
+    for found in few:
+        assert found["bits_per_dim"] == pytest.approx(sum(found[part] for part in PARTS), rel=1e-9)
+        assert found["prior_bits_per_dim"] == pytest.approx(whole["prior_bits_per_dim"])
+    mean = np.mean([found["terms_bits_per_dim"] for found in few])
+    assert mean == pytest.approx(whole["terms_bits_per_dim"], rel=0.3)
+
+
+def test_evaluate_uses_the_images_that_were_held_out(run, capsys):
+    from alphabar.data.batch import split
+    from alphabar.data.sources import open_source
+
+    _, held_out = split(open_source(str(run.parent / "tiny.npz")), 0, 8)
+    assert evaluate(run, capsys)["card"]["images_fingerprint"] == held_out.fingerprint
+
+
+def test_evaluate_for_people(run, capsys):
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "-n", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "bits/dim" in out and "L_T" in out and "L_0" in out and "±" in out
+
+
+def test_evaluate_takes_other_images(run, capsys):
+    found = evaluate(run, capsys, "--data", str(run.parent / "tiny.npz"), "-n", "3")
+    assert found["card"]["n"] == 3
+
+
+# --- inspect, equations, help -----------------------------------------------------------------------------------
+
+
+def test_inspect_says_what_it_is(run, capsys):
+    capsys.readouterr()
+    assert main(["inspect", str(run)]) == 0
+    out = capsys.readouterr().out
+    numbers = sum(p.numel() for p in ab.load(run).parameters())
+    for word in ("step-000000006", "ema, net", f"{numbers:,} parameters", "1 x 8 x 8", "GFLOP", "T = 8", "6 steps"):
+        assert word in out, out
+
+
+def listed(tags: list[str], kind: str) -> set[int]:
+    """The numbers in tags such as ``Eqs. 6–7`` or ``Algorithm 1, lines 2–5``."""
+    found: set[int] = set()
+    for tag in tags:
+        match = re.match(rf"{kind}s?\.? ([\d–, and]+)", tag)
+        for part in re.findall(r"\d+(?:–\d+)?", match[1]) if match else []:
+            first, _, last = part.partition("–")
+            found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+def test_equations_lists_all_and_every_place_is_a_definition(capsys):
+    capsys.readouterr()
+    assert main(["equations"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert listed(lines, "Eq") >= set(range(1, 16)), "these equations have no place"
+    assert listed(lines, "Algorithm") >= {1, 2}
+    for line in lines:
+        match = re.search(r"  (\S+) +(alphabar/\S+\.py):(\d+)  \S", line)
+        assert match, line
+        name, file, number = match.groups()
+        text = (SOURCE / file).read_text(encoding="utf-8").splitlines()[int(number) - 1]
+        assert re.match(rf"\s*(def|class) {name.rpartition('.')[2]}\b", text), line
+
+
+def test_equations_as_markdown_is_a_table_with_links(capsys):
+    capsys.readouterr()
+    assert main(["equations", "--markdown"]) == 0
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if line.startswith("| Eq")]
+    assert rows and all(re.search(r"\]\(\.\./src/alphabar/\S+\.py#L\d+\)", row) for row in rows)
+    assert len({len(re.split(r"(?<!\\)\|", row)) for row in rows}) == 1
+
+
+def python(*arguments: str) -> tuple[str, float]:
+    """(stdout, seconds) of the fastest of at most three."""
+    best = math.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        best = min(best, time.perf_counter() - began)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        if best < 0.2:
+            break
+    return done.stdout, best
+
+
+def test_help_is_quick_and_loads_no_torch():
+    out, seconds = python("-m", "alphabar", "--help")
+    assert "train" in out and "sample" in out and "evaluate" in out
+    assert seconds < 0.3
+    code = "import sys\nfrom alphabar.cli.main import main\nmain(['--help'])\nmain(['train', '--help'])\n"
+    code += "print(sorted({'torch', 'numpy', 'PIL', 'pydantic'} & set(sys.modules)))"
+    assert python("-c", code)[0].endswith("[]\n")
+
+
+def test_version():
+    assert python("-m", "alphabar", "--version")[0] == f"alphabar {ab.__version__}\n"
+
+
+HEAVY = "{'matplotlib', 'wandb', 'scipy', 'sklearn', 'datasets', 'fastapi', 'torchvision', 'typer', 'rich'}"
+
+
+def test_importing_alphabar_is_quick():
+    out, seconds = python("-c", f"import sys, alphabar; print({HEAVY} & set(sys.modules))")
+    assert out == "set()\n" and seconds < 2
+
+
+def test_no_public_name_loads_an_optional_package():
+    code = f"import sys\nfrom alphabar import *\nprint({HEAVY} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_every_option_has_help():
+    tree = ast.parse((SOURCE / "alphabar/cli/main.py").read_text(encoding="utf-8"))
+    options = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "typer.Option"]
+    assert len(options) > 20
+    for option in options:
+        assert any(k.arg == "help" for k in option.keywords), ast.unparse(option)
