@@ -84,10 +84,10 @@ def main() -> None:
     svm = classifier()
     runs = [one_seed(svm, seed, arguments.minutes, folder) for seed in arguments.seeds]
     lines = [
-        f"{SAMPLES} samples of each kind from EMA weights; SVM (RBF) trained on all 1,797 real digits. Promise for",
-        "the default: mean top probability ≥ 0.93, each class 5 % to 16 %. The last row of a seed is the 179 digits that the",
-        "network never saw (the SVM did). Distance: median over images of the root mean square to the nearest training",
-        "image, in grey levels of 255; samples much nearer than held-out digits would be copies.",
+        f"{SAMPLES} samples of each kind from EMA weights; SVM (RBF) trained on all 1,797 real digits.",
+        "Promise for the default: mean top probability ≥ 0.93, each class 5 % to 16 %. The last row of a seed is the",
+        "179 digits that the network never saw (the SVM did). Distance: median over images of the root mean square to",
+        "the nearest training image, in grey levels of 255; samples much nearer than held-out digits would be copies.",
         "",
         "| seed | images | mean top probability | rarest / commonest class | distance |",
         "|---|---|---|---|---|",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alphabar.evaluation.likelihood import Bound, variational_bound
     from alphabar.model.denoiser import Clip, Denoiser, Estimate
     from alphabar.model.nn import UNet, UNetConfig
-    from alphabar.model.prediction import PREDICTIONS, X0, Eps, Mean, Score, V, convert
+    from alphabar.model.prediction import PREDICTIONS, X0, Eps, Mean, Score, V
     from alphabar.model.variance import VARIANCES, FixedLarge, FixedSmall, Learned, LearnedRange
     from alphabar.process import equations, schedules
     from alphabar.process.chain import Chain, Transition

@@ -35,7 +35,9 @@ SOURCE = Path(ab.__file__).parent
 
 def denoiser(schedule=SCHEDULE, **conventions) -> ab.Denoiser:
     channels = getattr(conventions.get("variance"), "channels", 1)
-    return ab.Denoiser(net(output_channels=channels), schedule, shape=(1, 8, 8), **conventions)
+    # the layout of a loaded network: another one rounds differently
+    built = net(output_channels=channels).to(memory_format=torch.channels_last)
+    return ab.Denoiser(built, schedule, shape=(1, 8, 8), **conventions)
 
 
 def check_equal(a: ab.Denoiser, b: ab.Denoiser) -> None:

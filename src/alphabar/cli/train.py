@@ -21,6 +21,7 @@ from alphabar.cli.console import Bar, duration, progress, say
 from alphabar.data.batch import Images
 from alphabar.data.sources import open_source
 from alphabar.evaluation.pictures import enlarge, grid, write_png
+from alphabar.model.variance import VARIANCES
 from alphabar.process.chain import Chain
 from alphabar.runtime import config as text
 from alphabar.runtime.recipes import recipe
@@ -64,6 +65,7 @@ def run(
         over = text.read_toml(config)
     shortcuts = [f"{key}={value}" for key, value in (("run.steps", steps), ("seed", seed)) if value is not None]
     over = text.override(over, [*settings, *shortcuts])
+    text.check_sections(over)
 
     size = over.get("data", {}).get("size")
     if size is not None:
@@ -77,6 +79,9 @@ def run(
         base = text.merge(recipe(images.shape, len(images)), {"data": {"source": images.spec}})
         tables = text.merge(base, over)
         tables["data"]["source"] = images.spec
+        variance = tables["denoiser"].get("variance")
+        if "output_channels" not in over.get("net", {}) and variance in list(VARIANCES):
+            tables["net"]["output_channels"] = images.shape[0] * VARIANCES[variance].channels
     chosen = text.from_tables(tables)
 
     for line in _about(images, chosen):

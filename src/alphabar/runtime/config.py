@@ -24,7 +24,19 @@ from alphabar.training.objectives import OBJECTIVES
 from alphabar.training.optim import OptimConfig
 from alphabar.training.times import TIMES
 
-__all__ = ["RunConfig", "dump", "from_tables", "load_config", "override", "preset", "presets", "read_toml", "to_tables"]
+__all__ = [
+    "RunConfig",
+    "check_sections",
+    "dump",
+    "from_tables",
+    "load_config",
+    "merge",
+    "override",
+    "preset",
+    "presets",
+    "read_toml",
+    "to_tables",
+]
 
 MAX_BYTES = 1_000_000
 _UNIONS: dict[str, Registry[Any]] = {"schedule": SCHEDULES, "objective": OBJECTIVES, "times": TIMES}
@@ -39,25 +51,30 @@ _NAMES: dict[str, Registry[Any]] = {"prediction": PREDICTIONS, "variance": VARIA
 SECTIONS = ("seed", "data", "schedule", "denoiser", "net", "objective", "times", "optim", "ema", "run")
 
 
+def check_sections(tables: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless every top-level key is a section of a config, and a table (``seed``: an integer)."""
+    for key, value in tables.items():
+        if key not in SECTIONS:
+            close = nearest(key, list(SECTIONS))
+            raise ConfigError(f"{printable(key)}: unknown section{close}; allowed are {', '.join(SECTIONS)}")
+        if key == "seed":
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"seed: must be an integer, got {printable(repr(value))}")
+        elif not isinstance(value, Mapping):
+            raise ConfigError(f"{key}: must be a section with keys, got {printable(repr(value))[:80]}")
+
+
 def from_tables(tables: Mapping[str, Any]) -> RunConfig:
     """The config whose sections are ``tables`` (see ``docs/config.md``); a missing section takes its defaults.
 
     Raises:
         ConfigError: one line with the dotted key, what was given and what is allowed.
     """
-    for key in tables:
-        if key not in SECTIONS:
-            raise ConfigError(
-                f"{printable(key)}: unknown section{nearest(key, list(SECTIONS))}; allowed are {', '.join(SECTIONS)}"
-            )
+    check_sections(tables)
     parts: dict[str, Any] = {}
     for key, value in tables.items():
         if key == "seed":
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ConfigError(f"seed: must be an integer, got {printable(repr(value))}")
             parts["seed"] = value
-        elif not isinstance(value, Mapping):
-            raise ConfigError(f"{key}: must be a section with keys, got {printable(repr(value))[:80]}")
         elif key in _UNIONS:
             parts[key] = choose(_UNIONS[key], value, key)
         elif key == "denoiser":

@@ -1,0 +1,56 @@
+"""DDIM with a clipped estimate, and the mode in which the network generates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import alphabar as ab
+from noise import InjectedNoise
+from oracles.gaussian import condition
+
+SCHEDULE = ab.Schedule.from_betas(torch.linspace(0.02, 0.5, 10, dtype=torch.float64))
+CHAIN = ab.Chain(SCHEDULE, times=(10, 7, 4, 1, 0))
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_ddim_moves_along_the_noise_that_fits_the_clipped_image(eta: float) -> None:
+    """x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s−σ²) (x_t − √ᾱ_t x̂_0)/√(1−ᾱ_t) + σz with x̂_0 in range, for a network that shouts."""
+    shout = torch.tensor([[[[3.0, -2.0], [0.4, 1.5]]]], dtype=torch.float64)
+    denoiser = ab.Denoiser(lambda x_t, index: shout, SCHEDULE, prediction=ab.X0(), clip=ab.Clip(1.0), shape=(1, 2, 2))
+    draws = [torch.sin(torch.arange(4, dtype=torch.float64) * 1.3 + i).reshape(1, 1, 2, 2) for i in range(5)]
+    x_T, *rest = draws
+    actual = [frame.x for frame in ab.trajectory(denoiser, ab.samplers.DDIM(eta=eta), x_T, CHAIN, InjectedNoise(rest))]
+
+    x, x0 = x_T, torch.tensor([[[[1.0, -1.0], [0.4, 1.0]]]], dtype=torch.float64)
+    abars = [SCHEDULE.alpha_bar[t].item() for t in CHAIN.times]
+    for abar_t, abar_s, frame, z in zip(abars[:-1], abars[1:], actual, rest, strict=True):
+        var = eta**2 * condition(abar_t, abar_s)[2]
+        eps = (x - abar_t**0.5 * x0) / (1 - abar_t) ** 0.5
+        x = abar_s**0.5 * x0 + max(1 - abar_s - var, 0.0) ** 0.5 * eps + max(var, 0.0) ** 0.5 * z
+        torch.testing.assert_close(frame, x, rtol=1e-10, atol=1e-10)
+
+
+class Watched(nn.Module):
+    """Says zero and remembers in which mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.modes: list[bool] = []
+
+    def forward(self, x_t: Tensor, index: Tensor) -> Tensor:
+        """Zeros."""
+        self.modes.append(self.training)
+        return self.weight * x_t
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_images_are_generated_in_evaluation_mode(before: bool) -> None:
+    """Dropout would be noise that no equation has; afterwards the mode is what it was."""
+    net = Watched()
+    denoiser = ab.Denoiser(net, SCHEDULE, shape=(1, 2, 2)).train(before)
+    ab.generate(denoiser, ab.samplers.Ancestral(), CHAIN, seeds=range(3), batch=2)
+    assert net.modes == [False] * 8
+    assert denoiser.training is before
