@@ -35,7 +35,7 @@ def test_cosine_settings(s: float, beta_max: float) -> None:
 
 
 @pytest.mark.parametrize(("start", "end", "tau"), [(-3.0, 3.0, 1.0), (-3.0, 3.0, 0.5), (0.0, 3.0, 0.7)])
-@pytest.mark.parametrize("beta_max", [0.999, 0.1])
+@pytest.mark.parametrize("beta_max", [0.999, 0.3])
 def test_sigmoid_settings(start: float, end: float, tau: float, beta_max: float) -> None:
     """Jabri et al. 2022, with S(z) = (1 + tanh(z/2τ))/2; every β capped."""
     wave = np.tanh(np.linspace(start, end, 1001) / (2 * tau))

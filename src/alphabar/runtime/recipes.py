@@ -70,7 +70,7 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
         "times": {"kind": "uniform", "stratified": True},
         "optim": {
             "optimizer": "adamw",
-            "lr": 6e-3 if tiny else 5e-4 if small else 2e-4,
+            "lr": 8e-3 if tiny else 5e-4 if small else 2e-4,
             "rate": "cosine",
             "warmup_steps": max(20, min(steps // 20, 2000)),
         },
