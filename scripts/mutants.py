@@ -56,6 +56,7 @@ PRELOADED = (
 )
 BROKEN = re.compile(r"\b(NameError|SyntaxError|IndentationError|ImportError|ModuleNotFoundError|UnboundLocalError)\b")
 TIMEOUT = 240.0
+COMMAND = "python scripts/mutants.py"
 
 
 class Untrue(Exception):
@@ -108,14 +109,17 @@ class Stage:
     likely: dict[str, list[str]]
 
     @staticmethod
-    def build(root: Path, directories: Sequence[str], likely: dict[str, list[str]]) -> Stage:
+    def build(root: Path, directories: Sequence[str], without: Sequence[str], likely: dict[str, list[str]]) -> Stage:
         """Copy what the runs need from the checkout to ``root``."""
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "tests", root / "tests", ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", root)
         shutil.copytree(ROOT / "src" / "alphabar", root / "original" / "alphabar", ignore=ignore)
         found = [str(p.relative_to(root)) for d in directories for p in sorted((root / d).glob("test_*.py"))]
-        return Stage(root, tuple(found), likely)
+        listed = [*without, *(path for paths in likely.values() for path in paths)]
+        if missing := [path for path in listed if not (root / path).exists()]:
+            raise Untrue(f"there are no {', '.join(missing)}")
+        return Stage(root, tuple(test for test in found if test not in without), likely)
 
     def package(self, name: str) -> Path:
         """A fresh copy of the package, ``name``/alphabar."""
@@ -216,14 +220,14 @@ def in_a_fork(task: Callable[[], int], log: Path, timeout: float) -> int | None:
     return None
 
 
-def load() -> tuple[list[str], dict[str, list[str]], list[Mutant]]:
-    """(test directories, likely tests of each file, mutants) of ``mutants.toml``."""
+def load() -> tuple[list[str], list[str], dict[str, list[str]], list[Mutant]]:
+    """(test directories, test files left out, likely tests of each file, mutants) of ``mutants.toml``."""
     table = tomllib.loads(LIST.read_text(encoding="utf-8"))
     mutants = [Mutant(**{**entry, "first": tuple(entry.get("first", ()))}) for entry in table["mutant"]]
     bugs = [mutant.bug for mutant in mutants]
     if repeated := {bug for bug in bugs if bugs.count(bug) > 1}:
         raise Untrue(f"described twice: {sorted(repeated)}")
-    return table["tests"], table["first"], mutants
+    return table["tests"], table["without"], table["first"], mutants
 
 
 def machine() -> dict[str, str | int]:
@@ -249,7 +253,9 @@ def write(outcomes: Sequence[Outcome], baseline: float, total: float) -> None:
     facts = {
         "date": datetime.date.today().isoformat(),
         **machine(),
-        "command": "python scripts/mutants.py",
+        "command": f'PYTEST_ADDOPTS="{options}" {COMMAND}'
+        if (options := os.environ.get("PYTEST_ADDOPTS"))
+        else COMMAND,
         "mutants": len(outcomes),
         "killed": len(outcomes) - survivors,
         "survived": survivors,
@@ -282,13 +288,13 @@ def write(outcomes: Sequence[Outcome], baseline: float, total: float) -> None:
 
 def check(jobs: int, only: Sequence[str]) -> int:
     """Run the check; the exit status."""
-    directories, likely, mutants = load()
+    directories, without, likely, mutants = load()
     chosen = [m for m in mutants if not only or any(word in f"{m.file} {m.bug}" for word in only)]
     began = time.perf_counter()
     preload()
     outcomes, baseline = [], 0.0
     with tempfile.TemporaryDirectory(prefix="alphabar-mutants-") as temporary:
-        stage = Stage.build(Path(temporary).resolve(), directories, likely)
+        stage = Stage.build(Path(temporary).resolve(), directories, without, likely)
         for mutant in chosen:  # before the long work: is the list true?
             mutant.apply(package := stage.package("probe"))
             shutil.rmtree(package.parent)

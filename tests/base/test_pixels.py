@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alphabar.base.errors import ConfigError
+from alphabar.base.errors import ConfigError, Diverged
 from alphabar.base.pixels import to_model_range, to_uint8
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -49,5 +49,5 @@ def test_only_uint8_are_pixels(dtype):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_non_finite_values_have_no_grey_level(bad):
-    with pytest.raises(ConfigError, match=r"NaN|infinite"):
+    with pytest.raises(Diverged, match=r"NaN|infinite"):
         to_uint8(torch.tensor([0.0, bad]))

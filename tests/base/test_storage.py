@@ -16,7 +16,7 @@ from alphabar.base import storage
 from alphabar.base.errors import CheckpointError, RunInUse, StorageError
 from tiny import files
 
-OPERATIONS = ("write_bytes", "sync_file", "sync_directory", "rename", "remove_tree")
+OPERATIONS = ("write_bytes", "sync_file", "sync_directory", "rename", "exchange", "remove")
 OLD, NEW = {"a": b"old", "b": b"old too"}, {"a": b"new", "c": b"new too"}
 
 
@@ -90,7 +90,7 @@ def test_a_body_that_raises_leaves_no_trace(tmp_path):
 @pytest.mark.parametrize("number", range(1, 12))
 def test_commit_directory_appears_whole_or_not_at_all(tmp_path, monkeypatch, number):
     path = tmp_path / "x"
-    asked = fail_at(monkeypatch, number, OPERATIONS[:4])
+    asked = fail_at(monkeypatch, number, OPERATIONS[:5])
     try:
         commit(path, NEW)
     except StorageError as error:
@@ -105,7 +105,7 @@ def test_commit_directory_appears_whole_or_not_at_all(tmp_path, monkeypatch, num
 def test_a_failed_replacement_leaves_old_or_new_under_the_name(tmp_path, monkeypatch, number):
     path = tmp_path / "x"
     commit(path, OLD)
-    asked = fail_at(monkeypatch, number, OPERATIONS[:4])
+    asked = fail_at(monkeypatch, number, OPERATIONS[:5])
     try:
         commit(path, NEW)
     except StorageError as error:
@@ -130,7 +130,7 @@ def wrap(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments)
     return operation
-for name in ("write_bytes", "sync_file", "sync_directory", "rename"):
+for name in ("write_bytes", "sync_file", "sync_directory", "rename", "exchange"):
     setattr(storage, name, wrap(getattr(storage, name)))
 with storage.commit_directory(path) as folder:
     storage.write_bytes(folder / "a", b"new")

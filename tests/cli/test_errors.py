@@ -133,7 +133,7 @@ def refused(capsys, arguments: list[str], code: int, *words: str, unchanged: Pat
         (["net.input_channels=3", "net.output_channels=3"], ["net.input_channels", "3", "1"]),
         (["net.num_classes=5"], ["num_classes", "5", "0"]),
         (["net.total_time_steps=4"], ["total_time_steps", "4", "8"]),
-        (["denoiser.variance=learned"], ["output_channels"]),
+        (["denoiser.variance=learned"], ["objective", "hybrid"]),
         (["denoiser.variance=fixed_smal"], ["denoiser.variance", "did you mean 'fixed_small'"]),
         (["denoiser.prediction=3"], ["denoiser.prediction", "3", "eps"]),
         (["data.held_out=40"], ["held_out", "40"]),
@@ -347,7 +347,7 @@ def test_a_diverging_run_ends_with_its_own_code_and_keeps_its_checkpoint(run, ca
 def test_an_average_that_diverged_is_a_divergence_too(here, capsys, monkeypatch, where):
     """The weights may be finite while what is computed from them is not."""
     if where == "held_out_loss":
-        monkeypatch.setattr("alphabar.training.trainer.held_out_loss", lambda run: float("inf"))
+        monkeypatch.setattr("alphabar.training.trainer.held_out_loss", lambda *given: float("inf"))
     else:
         from alphabar.base.pixels import to_uint8
 

@@ -49,7 +49,7 @@ def die_at(number):
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*given)
         return operation
-    for name in ("write_bytes", "sync_file", "sync_directory", "rename", "remove_tree", "append_line"):
+    for name in ("write_bytes", "sync_file", "sync_directory", "rename", "exchange", "remove", "append_line"):
         setattr(storage, name, wrap(getattr(storage, name), name in ("write_bytes", "append_line")))
 
 for line in sys.stdin:

@@ -101,7 +101,7 @@ def test_every_schedule_survives_to_the_last_bit(tmp_path, schedule):
     saved = denoiser(schedule)
     ab.save(saved, tmp_path / "model")
     loaded = ab.load(tmp_path / "model")
-    assert loaded.schedule.digest == schedule.digest
+    assert torch.equal(loaded.schedule.alpha_bar, schedule.alpha_bar)
     check_equal(saved, loaded)
 
 
@@ -359,7 +359,7 @@ def test_a_newer_manifest_is_refused(newest):
 
 def test_a_schedule_that_is_not_the_one_trained_on_is_refused(newest):
     model_json(newest, schedule={"kind": "linear", "T": 20, "beta_T": 0.9})
-    with pytest.raises(CheckpointError, match="digest"):
+    with pytest.raises(CheckpointError, match="alpha_bar"):
         ab.load(newest)
 
 
@@ -535,7 +535,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, number):
         return operation
 
     with monkeypatch.context() as patch:
-        for name in ("write_bytes", "sync_file", "sync_directory", "rename"):
+        for name in ("write_bytes", "sync_file", "sync_directory", "rename", "exchange"):
             patch.setattr(storage, name, wrap(getattr(storage, name)))
         try:
             ab.save(denoiser(clip=None), path)

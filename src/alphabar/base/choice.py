@@ -64,12 +64,13 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     Raises:
         ConfigError: one line with the dotted key (``where`` is its head), what was given and what is allowed.
     """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: must be a table of settings, got {printable(repr(table))[:80]}")
     allowed = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in allowed:
-            raise ConfigError(
-                f"{where}.{printable(key)}: unknown key{nearest(key, allowed)}; allowed are {', '.join(allowed)}"
-            )
+            known = f"allowed are {', '.join(allowed)}" if allowed else f"{cls.__name__} has no settings"
+            raise ConfigError(f"{where}.{printable(key)}: unknown key{nearest(key, allowed)}; {known}")
     try:
         return TypeAdapter(cls).validate_json(json.dumps(table, default=str), strict=True)
     except pydantic.ValidationError as error:
@@ -88,7 +89,7 @@ def choose(family: Registry[type[T]], table: Mapping[str, Any], where: str) -> T
     Raises:
         ConfigError: if the kind is missing or unknown, or a field is wrong.
     """
-    if not isinstance(table.get("kind"), str):
+    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
         raise ConfigError(f"{where}.kind: missing; choose one of {', '.join(family)}")
     kind = table["kind"]
     if kind not in family:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alphabar.base.errors import ConfigError
+from alphabar.base.errors import ConfigError, Diverged
 
 __all__ = ["to_model_range", "to_uint8"]
 
@@ -27,8 +27,8 @@ def to_uint8(x: Tensor) -> Tensor:
     Values outside [−1, 1] take the nearest end: a sampler's last mean may leave the range by a little.
 
     Raises:
-        ConfigError: if ``x`` holds NaN or infinity, which have no grey level.
+        Diverged: if ``x`` holds NaN or infinity, which have no grey level.
     """
     if not torch.isfinite(x).all():
-        raise ConfigError("images: NaN or infinite values cannot become pixels; the network or the sampler diverged")
+        raise Diverged("images: NaN or infinite values cannot become pixels; the network or the sampler diverged")
     return ((x.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

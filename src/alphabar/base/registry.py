@@ -14,9 +14,9 @@ __all__ = ["Registry", "nearest"]
 T = TypeVar("T")
 
 
-def nearest(given: str, choices: Mapping[str, object] | list[str]) -> str:
+def nearest(given: object, choices: Mapping[str, object] | list[str]) -> str:
     """`` (did you mean 'x'?)`` when one of the choices is spelled almost like ``given``, else an empty string."""
-    close = difflib.get_close_matches(given, list(choices), n=1)
+    close = difflib.get_close_matches(given, list(choices), n=1) if isinstance(given, str) else []
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -38,17 +38,17 @@ class Registry(Mapping[str, T]):
         }
 
     def __getitem__(self, name: str) -> T:
-        if name in self._own:
+        if isinstance(name, str) and name in self._own:
             return self._own[name]
         everything = {**self._own, **self._plugins()}
-        if name in everything:
+        if isinstance(name, str) and name in everything:
             return everything[name]
         raise ConfigError(
             f"{self.family}: {printable(name)!r} is not one of {', '.join(everything)}{nearest(name, everything)}"
         )
 
     def __contains__(self, name: object) -> bool:
-        return name in self._own or name in self._plugins()
+        return isinstance(name, str) and (name in self._own or name in self._plugins())
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self._own, **self._plugins()})

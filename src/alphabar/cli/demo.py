@@ -50,7 +50,7 @@ def run(out: Path, minutes: float, seed: int) -> None:
     denoiser = checkpoint.load(folder)
     config = from_tables(read_toml(out / "config.toml"))
     train_images, _ = split(open_source("digits"), config.seed, config.data.held_out)
-    held_out = held_out_images(out, None, denoiser.shape)
+    held_out = held_out_images(folder, None, denoiser.shape)
 
     rule, chain, denoiser = sampling.prepare(denoiser, "ancestral", None)
     facts = {"model": str(folder), "weights": "ema", "times": list(chain.times)}

@@ -50,8 +50,8 @@ def run(
         raise ConfigError(f"--n: need at least 1 image, got {n}")
     folder = checkpoint.find(path)
     denoiser = checkpoint.load(folder, weights=WEIGHTS[weights], device="cuda" if torch.cuda.is_available() else "cpu")
-    run_folder = folder.parent if checkpoint.STEP.fullmatch(folder.name) else folder
-    images = held_out_images(run_folder, data, denoiser.shape)
+    results = checkpoint.output_folder(folder)
+    images = held_out_images(folder, data, denoiser.shape)
     images = images.subset(np.arange(min(n or len(images), len(images))))
     bound = measure_bound(denoiser, images, seed=seed, hops=hops, quiet=as_json)
     result = {
@@ -69,8 +69,7 @@ def run(
             "seed": seed,
         },
     }
-    if run_folder.is_dir():
-        storage.write_json(run_folder / "evaluation" / f"bpd-{folder.name}-{weights}.json", result)
+    storage.write_json(results / "evaluation" / f"bpd-{folder.resolve().name}-{weights}.json", result)
     if as_json:
         print(json.dumps(result))
         return
@@ -78,23 +77,28 @@ def run(
         say(line)
 
 
-def held_out_images(run_folder: Path, data: str | None, shape: tuple[int, int, int]) -> Images:
-    """The images of ``data``, or those that the run kept from training.
+def held_out_images(folder: Path, data: str | None, shape: tuple[int, int, int]) -> Images:
+    """The images of ``data``, or those that the run of the checkpoint ``folder`` kept from training.
 
     Raises:
         ConfigError: if there are none, or the model is not of a run.
-        DataError: if the images are of another shape.
+        DataError: if the images are of another shape, or no longer those that the run was trained on.
     """
+    where = printable(folder)
     if data is not None:
         images = open_source(data, shape[1] if shape[1] == shape[2] else None)
     else:
-        file = run_folder / "config.toml"
+        file = checkpoint.output_folder(folder) / "config.toml"
         if not file.exists():
-            raise ConfigError(f"{printable(run_folder)}: is no run, so it has no held-out images; give --data SOURCE")
+            raise ConfigError(f"{where}: is not of a run, so it has no held-out images; give --data SOURCE")
         config = from_tables(read_toml(file))
-        _, images = split(open_source(config.data.source, config.data.size), config.seed, config.data.held_out)
+        train, images = split(open_source(config.data.source, config.data.size), config.seed, config.data.held_out)
+        if train.fingerprint != storage.read_json(folder / "state.json")["data"]:
+            raise DataError(
+                f"{where}: the images changed since it was trained, so none is surely unseen; give --data SOURCE"
+            )
         if not len(images):
-            raise ConfigError(f"{printable(run_folder)}: held out no images; give --data SOURCE")
+            raise ConfigError(f"{where}: held out no images; give --data SOURCE")
     if images.shape != shape:
         raise DataError(
             f"{printable(images.name)}: images are {images.shape}, the model makes {shape}; give others to --data"

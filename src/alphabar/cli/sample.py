@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import time
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from alphabar.base import storage
 from alphabar.base.choice import describe, from_table
-from alphabar.base.errors import ConfigError, StorageError, printable
+from alphabar.base.errors import CheckpointError, ConfigError, StorageError, printable
 from alphabar.base.pixels import to_uint8
 from alphabar.base.version import __version__
 from alphabar.cli.console import duration, progress, say
@@ -59,9 +58,8 @@ def run(
     denoiser = checkpoint.load(folder, weights=WEIGHTS[weights], device="cuda" if torch.cuda.is_available() else "cpu")
     rule, chain, denoiser = prepare(denoiser, sampler, steps, settings)
     if out is None:
-        named = f"{sampler}-{len(chain)}-{weights}-seeds-{numbers[0]}-{numbers[-1]}"
-        root = folder.parent if checkpoint.STEP.fullmatch(folder.name) else folder
-        out = root / "samples" / (f"{folder.name}-{named}" if root != folder else named)
+        named = [folder.resolve().name, sampler, str(len(chain)), *settings, weights, f"{numbers[0]}-{numbers[-1]}"]
+        out = checkpoint.output_folder(folder) / "samples" / re.sub(r"[^\w.=-]", "_", "-".join(named))
     check_output(out)
     facts = {
         "alphabar": __version__,
@@ -113,6 +111,9 @@ def prepare(
         ConfigError: for anything else, or a value out of range.
     """
     tables = override({}, settings)
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{printable(section)}: must be a section with keys, e.g. {printable(section)}.key=value")
     for section, allowed in (("chain", {"spacing"}), ("denoiser", {"variance", "clip"})):
         unknown = set(tables.get(section, {})) - allowed
         if unknown:
@@ -166,8 +167,16 @@ def check_output(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{printable(out)}: is a file; give a folder to --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").exists():
+    if out.is_dir() and any(out.iterdir()) and not _is_samples(out):
         raise StorageError(f"{printable(out)}: holds other files; give a new folder to --out")
+
+
+def _is_samples(out: Path) -> bool:
+    try:
+        manifest = storage.read_json(out / "manifest.json")
+    except CheckpointError:
+        return False
+    return isinstance(manifest, dict) and "seeds" in manifest
 
 
 def write_samples(
@@ -206,8 +215,10 @@ def write_samples(
             assert last is not None
             kept.append(to_uint8(last).cpu())
     images = torch.cat(kept)
+    # the manifest comes first, so that a folder that was interrupted is still known as ours
+    manifest = {**facts, "seeds": list(seeds), "labels": None if labels is None else labels.tolist()}
+    storage.write_json(out / "manifest.json", {**manifest, "complete": False})
     with storage.storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
         for old in out.glob("[0-9][0-9][0-9][0-9][0-9]*.png"):
             old.unlink()
     if images.shape[1] in (1, 3, 4):
@@ -222,7 +233,6 @@ def write_samples(
         with storage.storage_errors(out):
             np.save(out / "samples.npy", images.numpy())
         say(f"note         {images.shape[1]} channels have no picture format: wrote samples.npy, uint8 [N, C, H, W]")
-    manifest = {**facts, "seeds": list(seeds), "labels": None if labels is None else labels.tolist()}
-    storage.write_file(out / "manifest.json", json.dumps(manifest).encode())
+    storage.write_json(out / "manifest.json", {**manifest, "complete": True})
     say(f"sampled      {len(seeds)} images in {duration(time.monotonic() - began)}")
     return images

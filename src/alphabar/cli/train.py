@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch
 
 from alphabar.base import storage
 from alphabar.base.choice import from_table
-from alphabar.base.errors import AlphabarError, CheckpointError, ConfigError, Diverged, printable
+from alphabar.base.errors import AlphabarError, CheckpointError, ConfigError, Diverged, StorageError, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import Bar, duration, progress, say
 from alphabar.data.batch import Images
@@ -67,6 +68,8 @@ def run(
     over = text.override(over, [*settings, *shortcuts])
     text.check_sections(over)
 
+    if out is not None and not dry_run:
+        _check_place(out)
     size = over.get("data", {}).get("size")
     if size is not None:
         from_table(DataConfig, {"size": size}, "data")
@@ -98,6 +101,15 @@ def run(
     left = chosen.run.steps - (_steps_done(directory) if saved is not None else 0)
     say(f"plan         {chosen.run.steps:,} steps of {chosen.run.batch} images, about {duration(left * seconds)}")
     train(chosen, images, directory, fresh=fresh)
+
+
+def _check_place(out: Path) -> None:
+    """Raise StorageError early if no folder can be made at ``out``, before images are read and steps are timed."""
+    place = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise StorageError(f"{printable(place)}: is a file; give a folder to --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"{printable(place)}: not writable; give another folder to --out")
 
 
 def _saved_tables(directory: Path) -> dict[str, Any] | None:
@@ -226,15 +238,15 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
     if fresh and directory.exists():
         _set_aside(directory)
     with storage.Lock(directory), _Stop() as stop:
-        for leftover in directory.glob(f"{storage.TEMPORARY}*"):
-            storage.remove_tree(leftover)
+        for leftover in directory.rglob(f"{storage.TEMPORARY}*"):
+            storage.remove(leftover)
         run = trainer.build(config, images)
         state = _resume(run, directory)
-        storage.write_file(directory / "config.toml", text.dump(config))
-        session = _Session(run, directory, lines=int(state.get("metrics_lines", 0)))
         if run.step >= config.run.steps:
             say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
+        storage.write_file(directory / "config.toml", text.dump(config))
+        session = _Session(run, directory, lines=int(state.get("metrics_lines", 0)))
         if run.step:
             say(f"resuming     at step {run.step:,}")
         say(f"run          {printable(directory)}")
@@ -250,24 +262,42 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
         except AlphabarError as error:
             session.status("preempted" if isinstance(error, Stopped) else "failed", error.exit_code)
             raise
+        except Exception:
+            session.status("failed", 1)
+            raise
         session.status("finished", 0)
         say(f"finished     {printable(directory)}: {run.step:,} steps; next: alphabar sample {printable(directory)}")
         return run
 
 
 def _set_aside(directory: Path) -> None:
-    """Keep an old run under another name: starting over must not delete work."""
-    number = 1
-    while (old := directory.with_name(f"{directory.name}.old-{number}")).exists():
-        number += 1
+    """Keep an old run under another name: starting over must not delete work.
+
+    Raises:
+        StorageError: if the folder is no run of ours.
+    """
+    if any(directory.iterdir()) and not (directory / "config.toml").exists() and not checkpoint.steps(directory):
+        raise StorageError(f"{printable(directory)}: is no run, so --fresh leaves it alone; give another --out")
+    old = _unused(directory.with_name(f"{directory.name}.old"))
     with storage.Lock(directory), storage.storage_errors(directory):
         storage.rename(directory, old)
     say(f"note         the run that was there is now {printable(old)}")
 
 
+def _unused(path: Path) -> Path:
+    """``path-1``, or the first of ``path-2``, … that does not exist."""
+    number = 1
+    while (free := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return free
+
+
 def _resume(run: Run, directory: Path) -> dict[str, Any]:
     newest = checkpoint.latest(directory)
     if newest is not None:
+        for damaged in checkpoint.steps(directory):
+            if damaged > newest:
+                storage.rename(damaged, _unused(directory / f"damaged-{damaged.name}"))
         return trainer.resume(run, newest)
     if checkpoint.steps(directory):
         raise CheckpointError(f"{printable(directory)}: no checkpoint is intact; --fresh starts over and keeps these")
@@ -317,6 +347,8 @@ class _Session:
         run = self.run
         held_out = trainer.held_out_loss(run, HELD_OUT_IMAGES)
         if held_out is not None:
+            if not math.isfinite(held_out):
+                raise Diverged(f"step {run.step}: the held-out loss is {held_out}; lower optim.lr")
             self.record({"step": run.step, "held_out_loss": held_out})
             bar.say(f"step {run.step}: held-out loss {held_out:.4f} (EMA weights, fixed noise)")
         denoiser = run.ema.denoiser
@@ -332,8 +364,9 @@ class _Session:
     def save(self) -> None:
         run = self.run
         path = self.directory / f"step-{run.step:09d}"
+        storage.sync_file(self.metrics)
         if not path.exists():
             trainer.save(run, path, {"metrics_lines": self.lines})
         self.status("running", None)
         for old in checkpoint.steps(self.directory)[run.config.run.keep :]:
-            storage.remove_tree(old)
+            storage.remove(old)

@@ -262,7 +262,7 @@ def resume(run: Run, path: Path) -> dict[str, Any]:
     for denoiser, name in ((run.ema.denoiser, "ema"), (run.denoiser, "net")):
         checkpoint.load_weights(unet(denoiser), checkpoint.read_tensors(path / f"{name}.safetensors"), f"{path}/{name}")
     moments = checkpoint.read_tensors(path / "optimizer.safetensors")
-    for name, parameter in _named(run):
+    for name, parameter in _named(run) if state["step"] else []:
         keys = [key for key in moments if key.partition(".")[2] == name]
         if not keys or any(moments[k].ndim and moments[k].shape != parameter.shape for k in keys):
             raise CheckpointError(f"{path}/optimizer.safetensors: has no fitting state for {name}")

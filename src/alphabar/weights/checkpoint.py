@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
+import operator
 import platform
 import re
 from collections.abc import Mapping
@@ -53,7 +55,7 @@ def describe_model(denoiser: Denoiser) -> dict[str, Any]:
         "shape": list(denoiser.shape),
         "net": to_table(config) | {"total_time_steps": config.total_time_steps},
         "schedule": describe(SCHEDULES, spec),
-        "schedule_digest": schedule.digest,
+        "alpha_bar": _landmarks(schedule),
         "prediction": describe(PREDICTIONS, denoiser.prediction),
         "variance": describe(VARIANCES, denoiser.variance),
         "time_input": describe(TIME_INPUTS, denoiser.time_input),
@@ -62,31 +64,55 @@ def describe_model(denoiser: Denoiser) -> dict[str, Any]:
     }
 
 
+def _landmarks(schedule: Schedule) -> list[float]:
+    """ᾱ at five times: enough to notice another schedule, and comparable between machines (a hash would not be)."""
+    return [float(schedule.alpha_bar[schedule.T * k // 4]) for k in range(5)]
+
+
+def _close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-300)
+
+
 def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
     """The denoiser of a description, with fresh weights.
 
     Raises:
         CheckpointError: if the description is of a newer format or makes no sense.
     """
+    if not isinstance(model, Mapping):
+        raise CheckpointError(f"{where}: not a model description of alphabar")
     if model.get("format") != FORMAT:
         raise CheckpointError(f"{where}: made by format {model.get('format')!r}, this alphabar reads format {FORMAT}")
     try:
         schedule: Schedule = choose(SCHEDULES, model["schedule"], "schedule").build()
-        if schedule.digest != model["schedule_digest"]:
-            raise CheckpointError(f"{where}: the schedule it describes is not the one it was trained on (other digest)")
+        if not all(map(_close, _landmarks(schedule), model["alpha_bar"])):
+            raise CheckpointError(
+                f"{where}: the schedule it describes is not the one it was trained on (other alpha_bar)"
+            )
         dtype = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}[model["autocast"]]
-        channels, height, width = model["shape"]
+        channels, height, width = (operator.index(n) for n in model["shape"])
+        config = from_table(UNetConfig, model["net"], "net")
+        variance = choose(VARIANCES, model["variance"], "variance")
+        config.check_size(height, width)
+        if min(height, width) < 1 or config.input_channels != channels:
+            raise CheckpointError(
+                f"{where}: shape {model['shape']} does not fit {config.input_channels} input channels"
+            )
+        if config.output_channels != channels * variance.channels:
+            raise CheckpointError(f"{where}: {config.output_channels} output channels do not fit its variance")
+        with torch.random.fork_rng(devices=[]):
+            net = UNet(**dataclasses.asdict(config))
         return Denoiser(
-            UNet(**dataclasses.asdict(from_table(UNetConfig, model["net"], "net"))),
+            net,
             schedule,
             shape=(channels, height, width),
             prediction=choose(PREDICTIONS, model["prediction"], "prediction"),
-            variance=choose(VARIANCES, model["variance"], "variance"),
+            variance=variance,
             time_input=choose(TIME_INPUTS, model["time_input"], "time_input"),
             clip=None if model["clip"] is None else Clip(model["clip"]),
             autocast=dtype,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{where}: not a model description of alphabar ({printable(error)})") from error
 
 
@@ -124,6 +150,28 @@ def write(
         storage.write_bytes(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
+def _listed(manifest: Any, path: Path) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of every file that a manifest lists."""
+    where = f"{printable(path)}/manifest.json"
+    try:
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(
+                f"{where}: made by format {manifest['format']!r}, this alphabar reads format {FORMAT}"
+            )
+        return {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{where}: not a manifest of alphabar") from error
+
+
+def _is_saved_model(path: Path) -> bool:
+    """Whether ``path`` is a folder that :func:`save` wrote, and nothing else is in it."""
+    try:
+        listed = _listed(storage.read_json(path / "manifest.json"), path)
+    except CheckpointError:
+        return False
+    return "state.json" not in listed and {file.name for file in path.iterdir()} <= {*listed, "manifest.json"}
+
+
 def verify(path: Path) -> None:
     """Compare every file of an artefact with its manifest.
 
@@ -131,10 +179,7 @@ def verify(path: Path) -> None:
         CheckpointError: naming the first file that is missing, added or changed.
     """
     manifest = storage.read_json(path / "manifest.json")
-    try:
-        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{printable(path)}/manifest.json: not a manifest of alphabar") from error
+    listed = _listed(manifest, path)
     present = {file.name for file in path.iterdir()} - {"manifest.json"}
     for name in sorted(listed.keys() ^ present):
         what = "is missing" if name in listed else "is not in the manifest"
@@ -201,6 +246,12 @@ def find(path: Path) -> Path:
     return newest
 
 
+def output_folder(folder: Path) -> Path:
+    """Where results about the artefact ``folder`` go: its run, or a folder beside a saved model."""
+    folder = folder.resolve()
+    return folder.parent if STEP.fullmatch(folder.name) else folder.with_name(f"{folder.name}-results")
+
+
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy ``tensors`` into ``module``, which must have exactly these names and shapes.
 
@@ -232,7 +283,7 @@ def save(denoiser: Denoiser, path: str | Path) -> None:
         StorageError: if the disk refuses, or ``path`` is a folder of something else.
     """
     path = Path(path)
-    if path.exists() and not (path / "model.json").exists():
+    if path.exists() and not _is_saved_model(path):
         raise StorageError(f"{printable(path)}: exists and is no saved model; give a new name")
     write(path, describe_model(denoiser), {"ema": unet(denoiser).state_dict()}, None)
 

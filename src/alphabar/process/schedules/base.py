@@ -6,7 +6,6 @@ paper's ᾱ_t without a shift.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,11 +72,6 @@ class Schedule:
     def betas(self) -> Tensor:
         """Eq. 2.  β_t = 1 − ᾱ_t/ᾱ_{t−1} for t = 1 … T: float64 [T] (entry 0 is β_1)."""
         return 1 - self.alpha_bar[1:] / self.alpha_bar[:-1]
-
-    @property
-    def digest(self) -> str:
-        """A short BLAKE2b hash of the table, to recognise the same schedule elsewhere."""
-        return hashlib.blake2b(self.alpha_bar.numpy().tobytes(), digest_size=8).hexdigest()
 
     @staticmethod
     def from_betas(betas: Tensor | Sequence[float]) -> Schedule:
