@@ -94,6 +94,9 @@ def run(
         say("")
         say(text.dump(chosen).decode())
         return
+    if saved is None and chosen.run.threads is None:
+        tables["run"]["threads"] = _threads(chosen, images)
+        chosen = text.from_tables(tables)
     seconds = _plan(chosen, images)
     if saved is None:
         tables = text.merge(tables, {"run": pace(seconds, chosen.run.batch, chosen.run.steps, minutes)})
@@ -168,19 +171,44 @@ def _plan(config: RunConfig, images: Images) -> float:
     trial = trainer.build(config, images)
     for line in model_card(trial.denoiser):
         say(line)
+    seconds = _seconds_per_step(trial, config.run.threads, patience=10)
+    where = str(trial.device) if config.run.threads is None else f"{trial.device}, {config.run.threads} threads"
+    say(f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s on {where}")
+    return seconds
+
+
+def _seconds_per_step(trial: Run, threads: int | None, patience: float) -> float:
+    """The median of a few steps of a run that is thrown away, after some to warm up."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     steps = trainer.fit(trial)
     durations: list[float] = []
     began = time.perf_counter()
-    while len(durations) < 13 and (len(durations) < 4 or time.perf_counter() - began < 10):
+    while len(durations) < 13 and (len(durations) < 4 or time.perf_counter() - began < patience):
         try:
             durations.append(next(steps).seconds)
         except StopIteration:
             break
     steps.close()  # type: ignore[attr-defined]
     timed = sorted(durations[len(durations) // 4 :])
-    seconds = timed[len(timed) // 2]
-    say(f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s on {trial.device}")
-    return seconds
+    return timed[len(timed) // 2]
+
+
+def _threads(config: RunConfig, images: Images) -> int | None:
+    """How many threads train fastest here: all, or one.
+
+    Threads wait for each other at every layer. Where another process holds a core, a small network is several times
+    faster on one thread; the number is kept with the settings, because it decides how sums are rounded.
+    """
+    most = torch.get_num_threads()
+    trial = trainer.build(config, images)
+    if trial.device.type != "cpu" or most == 1:
+        return None
+    together = _seconds_per_step(trial, most, patience=4)
+    if together > 1:
+        return most
+    alone = _seconds_per_step(trainer.build(config, images), 1, patience=4)
+    return 1 if alone < 0.8 * together else most
 
 
 def pace(seconds: float, batch: int, steps: int, minutes: float | None) -> dict[str, int]:
@@ -240,6 +268,8 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
     with storage.Lock(directory), _Stop() as stop:
         for leftover in directory.rglob(f"{storage.TEMPORARY}*"):
             storage.remove(leftover)
+        if config.run.threads is not None:
+            torch.set_num_threads(config.run.threads)
         run = trainer.build(config, images)
         state = _resume(run, directory)
         if run.step >= config.run.steps:

@@ -49,6 +49,7 @@ class RunSettings:
         steps: updates in all.
         batch: images per update.
         precision: ``fp32``, or ``bf16`` inside the network (weights, loss and sampler stay float32).
+        threads: threads on the CPU, or None for torch's choice. Another number rounds differently.
         save_every: steps between checkpoints.
         preview_every: steps between previews and held-out losses.
         keep: how many of the newest checkpoints are kept.
@@ -57,6 +58,7 @@ class RunSettings:
     steps: Annotated[int, Field(ge=1, le=10**9)] = 800_000
     batch: Annotated[int, Field(ge=1, le=10**6)] = 128
     precision: str = "fp32"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     save_every: Annotated[int, Field(ge=1)] = 5000
     preview_every: Annotated[int, Field(ge=1)] = 5000
     keep: Annotated[int, Field(ge=2)] = 2
