@@ -281,3 +281,11 @@ def test_impossible_hop_counts_are_refused(hops: int) -> None:
     x0, eps = sigma_batch()
     with pytest.raises((ValueError, ab.AlphabarError)):
         ab.variational_bound(exact_denoiser(DATA, SHORT, "small"), x0, CHAINS["T=10"], FixedRng(eps), hops=hops)
+
+
+def test_the_standard_error_is_that_of_the_mean_over_images() -> None:
+    """s/√B with the unbiased s, of the bits per dimension."""
+    x0, eps = sigma_batch()
+    bound = ab.variational_bound(exact_denoiser(DATA, SHORT, "small"), x0, CHAINS["T=10"], FixedNoise(eps))
+    bits = bound.bits_per_dim.numpy()
+    close(bound.standard_error, bits.std(ddof=1) / len(bits) ** 0.5, 1e-12)

@@ -36,12 +36,16 @@ def flops_per_image(denoiser: Denoiser) -> int:
     return int(counter.get_total_flops())
 
 
+def _kind(layer: nn.Module) -> str:
+    return "Linear" if isinstance(layer, nn.Linear) else type(layer).__name__
+
+
 def model_card(denoiser: Denoiser) -> list[str]:
     """The card, a line per fact."""
     net = unet(denoiser)
     config = net.config
     schedule = denoiser.schedule
-    layers = Counter(type(m).__name__ for m in net.modules() if not list(m.children()))
+    layers = Counter(_kind(m) for m in net.modules() if not list(m.children()) and not isinstance(m, nn.Identity))
     table = sum(p.numel() for p in net.parameters()) - parameters(net)
     channels, height, width = denoiser.shape
     sides = [f"{height >> level}x{width >> level}" for level in range(len(config.base_channels_multiples))]

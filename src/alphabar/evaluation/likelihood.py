@@ -53,6 +53,11 @@ class Bound:
         return self._per_dim(self.nats)
 
     @property
+    def standard_error(self) -> float:
+        """The standard error of the mean of ``bits_per_dim`` over the images (NaN for a single one)."""
+        return mean_and_error(self.bits_per_dim)[1]
+
+    @property
     def rate(self) -> Tensor:
         """L_T + Σ L_{t−1} in bits per dimension, the paper's rate (§4.3): [B]."""
         return self._per_dim(self.nats - self.decoder_nats)
