@@ -1,0 +1,73 @@
+"""Settings chosen from the images: legal for any shape and number, and overruled by what the user says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import alphabar as ab
+from alphabar.model.nn import CIFAR10, LSUN256, UNet
+from alphabar.runtime.config import dump, from_tables, load_config, merge, override, preset, presets
+from alphabar.runtime.recipes import recipe
+
+SHAPES = [
+    (1, 8, 8),
+    (1, 28, 28),
+    (3, 32, 32),
+    (3, 7, 9),
+    (5, 16, 24),
+    (3, 64, 64),
+    (3, 1, 1),
+    (3, 256, 256),
+    (1, 25, 25),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_network_fits_the_images(shape: tuple[int, int, int]) -> None:
+    config = from_tables(recipe(shape, 1000))
+    with torch.device("meta"):
+        net = UNet(**dataclasses.asdict(config.net))
+        out = net(torch.empty(1, *shape), torch.zeros(1, dtype=torch.int64))
+    assert out.shape == (1, *shape)
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 300), st.integers(1, 300), st.one_of(st.integers(1, 50), st.integers(1, 10**7))
+)
+def test_any_shape_and_number(channels: int, height: int, width: int, count: int) -> None:
+    config = from_tables(recipe((channels, height, width), count))
+    config.net.check_size(height, width)
+    assert config.data.held_out < count and config.data.held_out <= 1000
+    assert config.optim.warmup_steps < config.run.steps
+    assert 500_000 - 128 <= config.run.steps * config.run.batch <= 100_000_000
+
+
+def test_larger_sets_train_longer() -> None:
+    few, many = (from_tables(recipe((3, 32, 32), n)).run.steps for n in (1000, 100_000))
+    assert many > 10 * few
+
+
+@pytest.mark.parametrize("name", ["cifar10", "lsun256", "review"])
+def test_presets_are_what_they_say(name: str) -> None:
+    assert name in presets()
+    size = {"cifar10": 32, "lsun256": 256, "review": 64}[name]
+    config = from_tables(merge(recipe((3, size, size), 50_000), preset(name)))
+    wanted = {"cifar10": CIFAR10, "lsun256": LSUN256, "review": ab.UNetConfig()}[name]
+    assert config.net == wanted
+    assert float(config.schedule.build().alpha_bar[-1]) == pytest.approx(4.0358297653756754e-05, rel=1e-9)
+    if name == "cifar10":
+        assert (config.optim.lr, config.run.batch, config.run.steps) == (2e-4, 128, 800_000)
+        assert config.ema.decay(10**6, 128) == pytest.approx(0.9999, abs=1e-6)
+        assert isinstance(config.variance, ab.FixedLarge)
+
+
+def test_a_config_survives_its_file(tmp_path) -> None:
+    config = from_tables(override(recipe((3, 32, 32), 5000), ["schedule.kind=cosine", "schedule.T=500", "seed=7"]))
+    (tmp_path / "config.toml").write_bytes(dump(config))
+    assert load_config(tmp_path / "config.toml") == config
+    assert load_config(tmp_path / "config.toml", ["run.batch=3"]).run.batch == 3
