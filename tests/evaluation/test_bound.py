@@ -289,3 +289,25 @@ def test_the_standard_error_is_that_of_the_mean_over_images() -> None:
     bound = ab.variational_bound(exact_denoiser(DATA, SHORT, "small"), x0, CHAINS["T=10"], FixedNoise(eps))
     bits = bound.bits_per_dim.numpy()
     close(bound.standard_error, bits.std(ddof=1) / len(bits) ** 0.5, 1e-12)
+
+
+@pytest.mark.parametrize("kind", VARIANCES)
+def test_data_without_a_range(kind: str) -> None:
+    """A model without ``clip`` bounds Gaussian data of any size: L_T and every L_{t−1} exactly."""
+    data = Gaussian(np.array([0.5, -2.0, 0.0, 3.0]), np.array([4.0, 1.0, 0.25, 0.01]))
+    chain = CHAINS["T=10"]
+    standard, noise = sigma_points(4)
+    x0 = torch.from_numpy(data.mean + data.var**0.5 * standard).reshape(-1, 1, 2, 2)
+    eps = torch.from_numpy(noise).reshape(-1, 1, 2, 2)
+    assert x0.abs().max() > 3
+    bound = ab.variational_bound(exact_denoiser(data, SHORT, kind), x0, chain, FixedNoise(eps))
+    close(bound.prior_nats.mean(), data.prior_kl(abars(chain)[0]))
+    close(bound.terms_nats.mean(0), [data.kl_term(*hop) for hop in hops_of(chain, kind)[:-1]])
+
+
+@pytest.mark.parametrize("value", [1.1, -1.1, float("nan"), float("inf")])
+def test_a_model_of_images_refuses_other_ranges(value: float) -> None:
+    denoiser = exact_denoiser(DATA, SHORT, "small")
+    denoiser.clip = ab.Clip(1.0)
+    with pytest.raises(ab.AlphabarError, match=r"\[-1, 1\]"):
+        ab.variational_bound(denoiser, torch.full((1, 1, 2, 2), value), CHAINS["T=10"], SeededNoise(0))

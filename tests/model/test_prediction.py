@@ -117,3 +117,14 @@ def test_clipping_is_idle_inside_the_range() -> None:
     tr = next(iter(ab.Chain.full(SCHEDULE)))
     expected = truth(X0, EPS, tr.t, tr.s)
     close(denoiser_of("eps", EPS, ab.Clip(1.0))(expected["x_t"], tr).mean, expected["mean"])
+
+
+def test_a_number_is_the_limit_of_a_clip() -> None:
+    """``clip=0.5`` and ``clip=Clip(0.5)`` are the same model; the default is 1."""
+
+    def denoiser(**clip: object) -> ab.Denoiser:
+        return ab.Denoiser(lambda x_t, index: x_t, SCHEDULE, shape=(1, 2, 2), **clip)
+
+    assert denoiser(clip=0.5).clip == denoiser(clip=ab.Clip(0.5)).clip == ab.Clip(0.5)
+    assert denoiser().clip == ab.Clip(1.0)
+    assert denoiser(clip=None).clip is None

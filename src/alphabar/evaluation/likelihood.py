@@ -12,7 +12,7 @@ from torch import Tensor
 from alphabar.base.errors import ConfigError
 from alphabar.base.rng import Noise, uniforms
 from alphabar.base.tensors import mean_per_image, sum_per_image
-from alphabar.model.denoiser import Denoise
+from alphabar.model.denoiser import Denoise, Denoiser
 from alphabar.process import equations as eq
 from alphabar.process.bound import hop_nats
 from alphabar.process.chain import Chain, Transition
@@ -97,11 +97,15 @@ def variational_bound(
     does. ``rng`` draws one ε per call; labels go in ``cond``.
 
     Raises:
-        ConfigError: if ``hops`` is not 1 … len(chain) − 1, or pixels lie outside [−1, 1] (then there is no L_0).
+        ConfigError: if ``hops`` is not 1 … len(chain) − 1, a value is not finite, or a value lies outside ±``clip`` of
+            the model. A model without ``clip`` is one of data without a range: its L_T and L_{t−1} are exact for any
+            x_0, and its L_0 puts what lies beyond ±1 into the open end bins.
     """
-    if not torch.isfinite(x0).all() or x0.abs().max() > 1 + 1e-6:
+    clip = denoise.clip if isinstance(denoise, Denoiser) else None
+    largest = float(x0.abs().max()) if len(x0) else 0.0
+    if not math.isfinite(largest) or (clip is not None and largest > clip.limit + 1e-6):
         raise ConfigError(
-            f"x0: values reach {float(x0.abs().max()):.4g}; Eq. 13 needs 8-bit pixels scaled to [-1, 1] "
+            f"x0: values reach {largest:.4g}; this model and Eq. 13 need 8-bit pixels scaled to [-1, 1] "
             "(to_model_range does that)"
         )
     transitions = list(chain)

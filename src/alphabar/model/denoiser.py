@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
         schedule: the process it was (or will be) trained on.
         prediction: what the network outputs.
         variance: how σ² is formed.
-        clip: how x̂_0 is kept in range, or None for data without a range.
+        clip: how x̂_0 is kept in range (a number is the limit of a ``Clip``), or None for data without a range.
         shape: (C, H, W) of one image.
         time_input: which number the network is told for t.
         autocast: low precision inside the network only, e.g. ``torch.bfloat16``.
@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
         shape: tuple[int, int, int],
         prediction: Prediction | None = None,
         variance: Variance | None = None,
-        clip: Clip | None = Clip(1.0),  # noqa: B008 - a frozen value
+        clip: Clip | float | None = 1.0,
         time_input: TimeInput | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class Denoiser(nn.Module):
         self.shape = shape
         self.prediction = prediction if prediction is not None else Eps()
         self.variance = variance if variance is not None else FixedLarge()
-        self.clip = clip
+        self.clip = Clip(clip) if isinstance(clip, int | float) else clip
         self.time_input = time_input if time_input is not None else Index()
         self.autocast = autocast
         if float(schedule.alpha_bar[-1]) == 0 and isinstance(self.prediction, Eps | Score):

@@ -1,0 +1,75 @@
+"""What ``train`` decides before it starts, and that only a time budget makes it depend on the clock."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from alphabar.cli import train
+from alphabar.cli.main import main
+from alphabar.cli.session import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
+
+TINY = ["net.base_channels=8", "run.batch=4"]
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    """The settings that ``--dry-run`` prints."""
+    assert main(["train", "digits", "--dry-run", *TINY, *arguments]) == 0
+    return tomllib.loads(capsys.readouterr().out.partition("\n\n")[2])
+
+
+@pytest.mark.parametrize("seconds", [1e-3, 0.07, 5.0, 400.0])
+@pytest.mark.parametrize("minutes", [0.5, 3.0, 600.0])
+def test_a_time_budget_is_kept(minutes: float, seconds: float) -> None:
+    """Steps and previews together fit, and at least nine tenths of what is left goes into steps when it can."""
+    batch = 128
+    steps = train.steps_within(minutes, seconds, batch)
+    preview = (PREVIEW_IMAGES * PREVIEW_STEPS + HELD_OUT_IMAGES) * seconds / batch / 3
+    previews = max(min(10, steps), steps / 1000)
+    assert steps == 1 or steps * seconds + previews * preview <= minutes * 60
+    if minutes * 60 > 200 * seconds:
+        assert steps * seconds >= 0.6 * minutes * 60
+
+
+def test_without_a_budget_the_clock_decides_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same settings whether a step takes a millisecond or a minute: two starts of one command are one run."""
+    plans = []
+    for seconds in (0.001, 60.0):
+        monkeypatch.setattr(train, "_seconds_per_step", lambda *_, patience, s=seconds: s)
+        plans.append(planned(capsys, "--steps", "40"))
+    assert plans[0] == plans[1]
+    assert plans[0]["run"]["steps"] == 40
+    assert (plans[0]["run"]["preview_every"], plans[0]["run"]["save_every"]) == (4, 2)
+
+
+def test_a_budget_decides_the_steps_and_what_follows_from_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_seconds_per_step", lambda *_, patience: 0.01)
+    plan = planned(capsys, "--minutes", "2")
+    steps = plan["run"]["steps"]
+    assert steps == train.steps_within(2, 0.01, 4)
+    assert plan["optim"]["warmup_steps"] == steps // 20
+    assert plan["ema"]["halflife_images"] == steps * 4 // 20
+    assert planned(capsys, "--minutes", "2", "optim.warmup_steps=7")["optim"]["warmup_steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "chosen"), [(0.3, 0.1, 1), (0.07, 0.12, 2), (0.1, 0.09, 2), (5.0, 0.1, 2)]
+)
+def test_threads_are_chosen_by_timing(
+    monkeypatch: pytest.MonkeyPatch, together: float, alone: float, chosen: int
+) -> None:
+    """One thread only where it is clearly faster, and never for networks whose steps take seconds."""
+    from alphabar.data.sources import open_source
+    from alphabar.runtime.config import from_tables, merge, override
+    from alphabar.runtime.recipes import recipe
+
+    monkeypatch.setattr(train.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(train, "_seconds_per_step", lambda _, threads, patience: {2: together, 1: alone}[threads])
+    images = open_source("digits")
+    config = from_tables(override(merge(recipe(images.shape, len(images)), {}), TINY))
+    assert train._threads(config, images) == chosen
