@@ -28,6 +28,7 @@ from alphabar.weights import checkpoint
 
 __all__ = ["run", "steps_within"]
 
+LONG = 2 * 3600
 MAY_CHANGE = {("run", "steps"), ("run", "save_every"), ("run", "preview_every"), ("run", "keep")}
 
 
@@ -80,6 +81,12 @@ def run(
 
     for line in _about(images, chosen):
         say(line)
+    done = _steps_done(directory) if saved is not None else 0
+    if done >= chosen.run.steps:
+        train(chosen, images, directory)
+        return
+    if saved is not None and minutes is not None:
+        say(f"note         --minutes is for new runs; this one has {chosen.run.steps:,} steps")
     if saved is None and minutes is not None:
         # only a time budget makes settings depend on the machine: without it, the same command is the same run
         if chosen.run.threads is None:
@@ -89,12 +96,13 @@ def run(
         chosen = text.from_tables(_fit_to_length(tables, over))
     else:
         seconds = _plan(chosen, images)
+    left = (chosen.run.steps - done) * seconds
+    hint = " (--minutes M fits a run into a time)" if left > LONG and saved is None else ""
+    say(f"plan         {chosen.run.steps:,} steps of {chosen.run.batch} images, about {duration(left)}{hint}")
     if dry_run:
         say("")
         say(text.dump(chosen).decode())
         return
-    left = chosen.run.steps - (_steps_done(directory) if saved is not None else 0)
-    say(f"plan         {chosen.run.steps:,} steps of {chosen.run.batch} images, about {duration(left * seconds)}")
     train(chosen, images, directory, fresh=fresh)
 
 
