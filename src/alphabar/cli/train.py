@@ -172,27 +172,27 @@ def _plan(config: RunConfig, images: Images) -> float:
     trial = trainer.build(config, images)
     for line in model_card(trial.denoiser):
         say(line)
-    seconds = _seconds_per_step(trial, config.run.threads, patience=10)
+    seconds = _seconds_per_step(trial, config.run.threads, patience=5)
     where = str(trial.device) if config.run.threads is None else f"{trial.device}, {config.run.threads} threads"
     say(f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s on {where}")
     return seconds
 
 
 def _seconds_per_step(trial: Run, threads: int | None, patience: float) -> float:
-    """The median of a few steps of a run that is thrown away, after some to warm up."""
+    """The mean over ``patience`` seconds of a run that is thrown away (4 to 100 steps), after a quarter to warm up."""
     if threads is not None:
         torch.set_num_threads(threads)
     steps = trainer.fit(trial)
-    durations: list[float] = []
-    began = time.perf_counter()
-    while len(durations) < 13 and (len(durations) < 4 or time.perf_counter() - began < patience):
+    moments = [time.perf_counter()]
+    while len(moments) < 101 and (len(moments) < 5 or moments[-1] - moments[0] < patience):
         try:
-            durations.append(next(steps).seconds)
+            next(steps)
         except StopIteration:
             break
+        moments.append(time.perf_counter())
     steps.close()  # type: ignore[attr-defined]
-    timed = sorted(durations[len(durations) // 4 :])
-    return timed[len(timed) // 2]
+    warm = len(moments) // 4
+    return (moments[-1] - moments[warm]) / max(1, len(moments) - 1 - warm)
 
 
 def _threads(config: RunConfig, images: Images) -> int | None:
@@ -205,10 +205,10 @@ def _threads(config: RunConfig, images: Images) -> int | None:
     trial = trainer.build(config, images)
     if trial.device.type != "cpu" or most == 1:
         return None
-    together = _seconds_per_step(trial, most, patience=4)
+    together = _seconds_per_step(trial, most, patience=2)
     if together > 1:
         return most
-    alone = _seconds_per_step(trainer.build(config, images), 1, patience=4)
+    alone = _seconds_per_step(trainer.build(config, images), 1, patience=2)
     return 1 if alone < 0.8 * together else most
 
 
