@@ -153,7 +153,7 @@ def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, An
     derived = {
         "optim": {"warmup_steps": max(1, min(steps // 20, 2000))},
         "ema": {"halflife_images": max(batch, min(steps * batch // 20, 887_000))},
-        "run": {"preview_every": max(1, min(steps // 10, 1000)), "save_every": max(1, min(steps // 20, 1000))},
+        "run": {"preview_every": min(-(-steps // 10), 1000), "save_every": min(-(-steps // 20), 1000)},
     }
     return text.merge(text.merge(tables, derived), {k: v for k, v in over.items() if k in derived})
 
