@@ -17,6 +17,7 @@ __all__ = [
     "MissingExtra",
     "OutOfMemory",
     "RunInUse",
+    "Stopped",
     "StorageError",
     "UnknownFormat",
     "printable",
@@ -78,6 +79,14 @@ class RunInUse(AlphabarError):
     """Another process writes to the same run directory (exit code 7)."""
 
     exit_code = 7
+
+
+class Stopped(AlphabarError):
+    """A signal asked a run to stop, and its state is saved (exit code 130 after Ctrl-C, else 75)."""
+
+    def __init__(self, step: int, signal_name: str, exit_code: int) -> None:
+        super().__init__(f"stopped at step {step} ({signal_name}), saved; run the same command to continue")
+        self.exit_code = exit_code
 
 
 class OutOfMemory(AlphabarError):

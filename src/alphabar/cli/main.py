@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from alphabar.base.errors import AlphabarError, ConfigError, printable
+from alphabar.base.errors import AlphabarError, ConfigError, Stopped, printable
 from alphabar.base.version import __version__
 
 __all__ = ["app", "main"]
@@ -171,6 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
             code = app(args=given, prog_name="alphabar", standalone_mode=False)
             sys.stdout.flush()
             return int(code or 0)
+        except Stopped as stop:
+            print(stop, file=sys.stderr)
+            return stop.exit_code
         except AlphabarError as error:
             return _failed(error, error.exit_code, debug)
         except TyperException as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from alphabar.base import storage
-from alphabar.base.errors import AlphabarError, CheckpointError, Diverged, StorageError, printable
+from alphabar.base.errors import AlphabarError, CheckpointError, Diverged, Stopped, StorageError, printable
 from alphabar.cli.console import Bar, progress, say
 from alphabar.data.batch import Images
 from alphabar.evaluation.pictures import enlarge, grid, write_png
@@ -26,7 +26,7 @@ from alphabar.training.config import RunConfig
 from alphabar.training.trainer import Metrics, Run
 from alphabar.weights import checkpoint
 
-__all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "Stopped", "train"]
+__all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "train"]
 
 PREVIEW_IMAGES = 25
 PREVIEW_STEPS = 50
@@ -53,14 +53,6 @@ class _Stop:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-
-
-class Stopped(AlphabarError):
-    """Training was asked to stop and saved its state: run the same command to go on."""
-
-    def __init__(self, step: int, by: signal.Signals) -> None:
-        super().__init__(f"stopped at step {step} ({by.name}), saved; run the same command to continue")
-        self.exit_code = 130 if by == signal.SIGINT else 75
 
 
 def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = False) -> Run:
@@ -167,7 +159,7 @@ class _Session:
             if m.step % settings.save_every == 0 or last or stop.signal is not None:
                 self.save()
             if stop.signal is not None and not last:
-                raise Stopped(m.step, stop.signal)
+                raise Stopped(m.step, stop.signal.name, 130 if stop.signal == signal.SIGINT else 75)
             speed = (m.step - first) * settings.batch / (time.monotonic() - began)
             bar.update(m.step, f"loss {self.smoothed(m):.4f}  rate {m.lr:.2g}  {speed:,.0f} images/s")
 
