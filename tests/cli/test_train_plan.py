@@ -73,3 +73,21 @@ def test_threads_are_chosen_by_timing(
     images = open_source("digits")
     config = from_tables(override(merge(recipe(images.shape, len(images)), {}), TINY))
     assert train._threads(config, images) == chosen
+
+
+def test_a_preset_knows_nothing_of_the_size_of_this_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """CIFAR-10 holds out 1,000 images; 1,797 digits hold out a tenth, unless the user says otherwise."""
+    assert planned(capsys, "--preset", "cifar10", "net.norm_groups=4", "--steps", "3")["data"]["held_out"] == 179
+    more = planned(capsys, "--preset", "cifar10", "net.norm_groups=4", "--steps", "3", "data.held_out=300")
+    assert more["data"]["held_out"] == 300
+
+
+@pytest.mark.parametrize("extra", [["--steps", "5"], ["--minutes", "1"]])
+def test_one_length_per_run(capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
+    assert main(["train", "digits", "run.steps=4", *extra]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "train" in capsys.readouterr().out

@@ -128,3 +128,18 @@ def test_a_number_is_the_limit_of_a_clip() -> None:
     assert denoiser(clip=0.5).clip == denoiser(clip=ab.Clip(0.5)).clip == ab.Clip(0.5)
     assert denoiser().clip == ab.Clip(1.0)
     assert denoiser(clip=None).clip is None
+
+
+def test_arguments_of_another_kind_are_named() -> None:
+    """A schedule's description instead of its table, a bare time instead of a hop."""
+    with pytest.raises(ab.AlphabarError, match=r"\.build\(\)"):
+        ab.Denoiser(lambda x_t, index: x_t, ab.schedules.Linear(), shape=(1, 2, 2))
+    with pytest.raises(ab.AlphabarError, match=r"chain\.at"):
+        ab.Denoiser(lambda x_t, index: x_t, SCHEDULE, shape=(1, 2, 2))(torch.zeros(1, 1, 2, 2), 5)
+
+
+def test_a_chain_belongs_to_the_denoisers_schedule() -> None:
+    denoiser = ab.Denoiser(lambda x_t, index: x_t, SCHEDULE, shape=(1, 2, 2))
+    other = ab.Chain.full(ab.Schedule.from_betas([0.5, 0.9]))
+    with pytest.raises(ab.AlphabarError, match="another schedule"):
+        ab.generate(denoiser, ab.samplers.Ancestral(), other, seeds=[0])

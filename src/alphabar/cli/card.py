@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from alphabar.base.choice import describe
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
 from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
 from alphabar.process.chain import Chain
+from alphabar.process.schedules import SCHEDULES, Schedule
 
 __all__ = ["flops_per_image", "model_card", "parameters"]
 
@@ -34,6 +36,14 @@ def flops_per_image(denoiser: Denoiser) -> int:
     with torch.no_grad(), counter:
         net(x, t, **labels)
     return int(counter.get_total_flops())
+
+
+def _named(schedule: Schedule) -> str:
+    """The kind of the schedule and what was chosen about it, without a long table."""
+    if schedule.spec is None:
+        return "given table"
+    facts = describe(SCHEDULES, schedule.spec)
+    return ", ".join([facts.pop("kind"), *(f"{k} = {v}" for k, v in facts.items() if not isinstance(v, list))])
 
 
 def _kind(layer: nn.Module) -> str:
@@ -63,8 +73,8 @@ def model_card(denoiser: Denoiser) -> list[str]:
         ),
         "layers       " + ", ".join(f"{n} {name}" for name, n in layers.most_common()),
         f"cost         {flops_per_image(denoiser) / 1e9:.4g} GFLOP per image and network call",
-        f"schedule     {schedule.spec if schedule.spec is not None else 'given table'}",
-        f"             T = {schedule.T}, beta {float(schedule.betas[0]):.4g} … {float(schedule.betas[-1]):.4g}, "
+        f"schedule     {_named(schedule)}",
+        f"             beta {float(schedule.betas[0]):.4g} … {float(schedule.betas[-1]):.4g}, "
         f"alpha_bar_T = {float(schedule.alpha_bar[-1]):.4g}, sigma^2 at t = 1: {floor:.4g}",
         f"predicts     {type(denoiser.prediction).__name__}, variance {type(denoiser.variance).__name__}, "
         f"{denoiser.clip if denoiser.clip is not None else 'no clipping'}",

@@ -27,10 +27,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    no_args_is_help=True,
 )
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, one of its steps, or a saved model.")]
+SampleSettings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="sampler.*, chain.spacing, denoiser.variance, denoiser.clip."),
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")
 ]
@@ -96,16 +99,19 @@ def train(
 @app.command()
 def sample(
     run: RunPath,
-    settings: Settings = None,
+    settings: SampleSettings = None,
     n: Annotated[int | None, typer.Option("-n", help="How many images: seeds 0 to N-1 [64].")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="A-B", help="Exactly these seeds, one image each.")] = None,
     sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
-    steps: Annotated[int | None, typer.Option(help="Hops of the chain [all T].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     out: Annotated[Path | None, typer.Option(help="The folder to write [RUN/samples/...].")] = None,
     animate: Annotated[bool, typer.Option("--animate", help="Also show the reverse process as GIF and WebP.")] = False,
 ) -> None:
-    """Write images: 00000.png ..., grid.png, manifest.json. Image i depends on its seed alone."""
+    """Write images: 00000.png ..., grid.png, manifest.json. Image i depends on its seed alone.
+
+    A model with classes makes class (seed modulo number of classes); manifest.json lists the labels.
+    """
     from alphabar.cli import sample as command
 
     command.run(
@@ -162,7 +168,7 @@ def _warn(message: Warning | str, category: type[Warning], *where: object, **mor
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (0, or the code of the error: see ``docs/architecture.md``)."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     with warnings.catch_warnings():

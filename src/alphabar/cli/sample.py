@@ -111,6 +111,9 @@ def prepare(
         ConfigError: for anything else, or a value out of range.
     """
     tables = override({}, settings)
+    if set(tables) - {"sampler", "chain", "denoiser"}:
+        unknown_section = printable(min(set(tables) - {"sampler", "chain", "denoiser"}))
+        raise ConfigError(f"{unknown_section}: unknown section; sample takes sampler.*, chain.*, denoiser.*")
     for section, table in tables.items():
         if not isinstance(table, dict):
             raise ConfigError(f"{printable(section)}: must be a section with keys, e.g. {printable(section)}.key=value")
@@ -120,10 +123,6 @@ def prepare(
             raise ConfigError(
                 f"{section}.{printable(unknown.pop())}: unknown key; allowed are {', '.join(sorted(allowed))}"
             )
-    if set(tables) - {"sampler", "chain", "denoiser"}:
-        raise ConfigError(
-            f"{printable(sorted(tables)[0])}: unknown section; sample takes sampler.*, chain.*, denoiser.*"
-        )
     rule: Sampler = from_table(SAMPLERS[sampler], tables.get("sampler", {}), "sampler")
     T = denoiser.schedule.T
     chain = Chain.spaced(

@@ -48,8 +48,8 @@ def run(
     """The command."""
     if preset is not None and config is not None:
         raise ConfigError("--preset and --config: give one of them, and change it with key=value")
-    if steps is not None and minutes is not None:
-        raise ConfigError("--steps and --minutes: give one of them")
+    if (steps is not None) + (minutes is not None) + any(s.partition("=")[0] == "run.steps" for s in settings) > 1:
+        raise ConfigError("--steps, --minutes and run.steps: give one of them")
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise ConfigError(f"--minutes: must be above 0, got {minutes:g}")
     over: dict[str, Any] = {} if preset is None else text.preset(preset)
@@ -66,13 +66,16 @@ def run(
         from_table(DataConfig, {"size": size}, "data")
     images = open_source(source, size)
     directory = out if out is not None else Path("runs") / (images.name or "run")
-    saved = _saved_tables(directory) if not fresh else None
+    saved = _saved_tables(directory) if not (fresh or dry_run) else None
     if saved is not None:
         tables = _continued(saved, over, images, directory)
     else:
         base = text.merge(recipe(images.shape, len(images)), {"data": {"source": images.spec}})
         tables = text.merge(base, over)
         tables["data"]["source"] = images.spec
+        if preset is not None and not any(s.startswith("data.held_out=") for s in settings):
+            # a preset knows its own data set, not the size of this one
+            tables["data"]["held_out"] = min(tables["data"]["held_out"], base["data"]["held_out"])
         variance = tables["denoiser"].get("variance")
         if "output_channels" not in over.get("net", {}) and variance in list(VARIANCES):
             tables["net"]["output_channels"] = images.shape[0] * VARIANCES[variance].channels
@@ -96,7 +99,8 @@ def run(
         chosen = text.from_tables(_fit_to_length(tables, over))
     else:
         seconds = _plan(chosen, images)
-    left = (chosen.run.steps - done) * seconds
+    previews = -(-(chosen.run.steps - done) // chosen.run.preview_every)
+    left = (chosen.run.steps - done + previews * preview_steps(chosen.run.batch)) * seconds
     hint = " (--minutes M fits a run into a time)" if left > LONG and saved is None else ""
     say(f"plan         {chosen.run.steps:,} steps of {chosen.run.batch} images, about {duration(left)}{hint}")
     if dry_run:
@@ -160,10 +164,15 @@ def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, An
 
 def _about(images: Images, config: RunConfig) -> list[str]:
     classes = f", {len(images.class_names)} classes" if images.class_names else ""
+    unused = bool(images.class_names) and not config.net.num_classes
     kept = f" ({config.data.held_out:,} held out)" if config.data.held_out else ""
     return [
         f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}",
         *(f"note         {n}" for n in images.notes),
+        *(
+            ["note         classes are not used; net.num_classes=" + str(len(images.class_names)) + " learns them"]
+            * unused
+        ),
     ]
 
 
@@ -212,9 +221,12 @@ def _threads(config: RunConfig, images: Images) -> int | None:
     return 1 if alone < 0.8 * together else most
 
 
+def preview_steps(batch: int) -> float:
+    """The time of one preview and held-out loss, in steps: an image passes forward in a third of its training time."""
+    return (PREVIEW_IMAGES * PREVIEW_STEPS + HELD_OUT_IMAGES) / 3 / batch
+
+
 def steps_within(minutes: float, seconds: float, batch: int) -> int:
     """How many steps of so many seconds fit, beside the previews: ten of them, or one every thousand steps."""
-    total = minutes * 60 * 0.97 / seconds
-    # an image passes forward in about a third of the time that it takes to train on it
-    preview = (PREVIEW_IMAGES * PREVIEW_STEPS + HELD_OUT_IMAGES) / 3 / batch
+    total, preview = minutes * 60 * 0.97 / seconds, preview_steps(batch)
     return max(1, int(min(total - 10 * preview, total / (1 + preview / 1000))))

@@ -90,6 +90,8 @@ class Denoiser(nn.Module):
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(schedule, Schedule):
+            raise ConfigError(f"schedule: got {type(schedule).__name__}, need its table; call .build() on it")
         self.net = net
         self.schedule = schedule
         self.shape = shape
@@ -101,11 +103,13 @@ class Denoiser(nn.Module):
         if float(schedule.alpha_bar[-1]) == 0 and isinstance(self.prediction, Eps | Score):
             raise ConfigError(
                 f"prediction: {type(self.prediction).__name__} says nothing about x_0 where alpha_bar_T = 0; "
-                "use V() or X0() with this schedule"
+                "use V() or X0() with this schedule (denoiser.prediction=v)"
             )
 
     def forward(self, x_t: Tensor, tr: Transition, **cond: Any) -> Estimate:
         """The estimate at ``x_t`` [B, C, H, W] for the hop ``tr``; ``cond`` (labels ``y`` [B]) goes to the network."""
+        if not isinstance(tr, Transition):
+            raise ConfigError(f"transition: got {type(tr).__name__}; give an element of a chain, or chain.at(t)")
         time = self.time_input(tr.t, len(x_t), x_t.device)
         if self.autocast is None:
             out = self.net(x_t, time, **cond)

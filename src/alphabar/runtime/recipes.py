@@ -47,7 +47,7 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
     multiples = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}[
         len(sides)
     ]
-    tiny, small = side <= 12, side <= 40
+    tiny, small, few = side <= 12, side <= 40, count < 1000
     batch = 128 if side <= 40 else 64 if side <= 80 else 16
     # enough to see every image about 150 times, between half a million and a hundred million images
     steps = max(500_000, min(150 * count, 100_000_000)) // batch
@@ -58,7 +58,7 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
         "net": {
             "input_channels": channels,
             "output_channels": channels,
-            "base_channels": 32 if tiny else 64 if small else 128,
+            "base_channels": 32 if tiny or (small and few) else 64 if small or few else 128,
             "base_channels_multiples": multiples,
             "apply_attention": [not tiny and max(s) <= ATTEND_UP_TO for s in sides],
             "num_res_blocks": 1 if tiny else 2,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from alphabar.base.errors import ConfigError
 from alphabar.base.pixels import to_uint8
 from alphabar.base.rng import PerImage
 from alphabar.model.denoiser import Denoise, Denoiser, Estimate
@@ -33,7 +34,12 @@ def frames(
     """The trajectory of the images with the given ``seeds``, from noise; image i depends on its seed alone.
 
     ``y`` int64 [B] are the labels of a network with classes. The weights decide the device.
+
+    Raises:
+        ConfigError: if ``chain`` is of another schedule than the denoiser's.
     """
+    if not torch.equal(chain.schedule.alpha_bar, denoiser.schedule.alpha_bar):
+        raise ConfigError("chain: is of another schedule than the denoiser; make it from denoiser.schedule")
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     rng = PerImage(seeds)
     x_T = rng.randn(denoiser.shape).to(device)

@@ -102,7 +102,7 @@ class RunConfig:
                 f"variance {type(self.variance).__name__}"
             )
         if self.variance.channels > 1 and isinstance(self.objective, Simple):
-            raise ConfigError("objective: L_simple teaches no variance; use kind = 'hybrid' or 'bound' with it")
+            raise ConfigError("objective: L_simple teaches no variance; use objective.kind=hybrid or bound")
         rows = self.net.total_time_steps
         if rows is not None and self.schedule.T > rows:
             raise ConfigError(

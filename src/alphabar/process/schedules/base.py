@@ -50,7 +50,8 @@ class Schedule:
         table = self.alpha_bar
         if table.dtype != torch.float64 or table.ndim != 1 or len(table) < 2:
             raise ConfigError(
-                f"schedule: alpha_bar is {table.dtype} {list(table.shape)}; it must be float64 [T+1] with T ≥ 1"
+                f"schedule: alpha_bar is {table.dtype} {list(table.shape)}; it must be float64 [T+1] with "
+                "T ≥ 1; Schedule.from_betas and Schedule.from_alpha_bar convert"
             )
         if not torch.isfinite(table).all():
             raise ConfigError("schedule: alpha_bar has NaN or infinite values; every value must lie in [0, 1]")
