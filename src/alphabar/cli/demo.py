@@ -16,6 +16,7 @@ from alphabar.cli import train as training
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
 from alphabar.cli.evaluate import bits_per_dim, held_out_images, measure_bound
+from alphabar.cli.model import open_model
 from alphabar.data.batch import Images, split
 from alphabar.data.sources import open_source
 from alphabar.evaluation.copies import Nearest, nearest
@@ -23,7 +24,6 @@ from alphabar.evaluation.curves import loss_curve
 from alphabar.evaluation.pictures import enlarge, grid, png
 from alphabar.evaluation.report import Section, page
 from alphabar.runtime.config import from_tables, read_toml
-from alphabar.weights import checkpoint
 
 __all__ = ["run"]
 
@@ -46,8 +46,7 @@ def run(out: Path, minutes: float, seed: int) -> None:
         fresh=False,
         dry_run=False,
     )
-    folder = checkpoint.find(out)
-    denoiser = checkpoint.load(folder)
+    folder, denoiser, _ = open_model(out)
     config = from_tables(read_toml(out / "config.toml"))
     train_images, _ = split(open_source("digits"), config.seed, config.data.held_out)
     held_out = held_out_images(folder, None, denoiser.shape)

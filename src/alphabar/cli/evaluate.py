@@ -15,7 +15,7 @@ from alphabar.base.errors import ConfigError, DataError, printable
 from alphabar.base.registry import Registry
 from alphabar.base.version import __version__
 from alphabar.cli.console import duration, progress, say
-from alphabar.cli.sample import WEIGHTS
+from alphabar.cli.model import open_model
 from alphabar.data.batch import Images, split
 from alphabar.data.sources import open_source
 from alphabar.evaluation.dataset import dataset_bound
@@ -44,12 +44,9 @@ def run(
     """The command."""
     for name in metrics.split(","):
         METRICS[name.strip()]
-    if weights not in WEIGHTS:
-        raise ConfigError(f"--weights: got {printable(weights)!r}, need one of {', '.join(WEIGHTS)}")
     if n is not None and n < 1:
         raise ConfigError(f"--n: need at least 1 image, got {n}")
-    folder = checkpoint.find(path)
-    denoiser = checkpoint.load(folder, weights=WEIGHTS[weights], device="cuda" if torch.cuda.is_available() else "cpu")
+    folder, denoiser, digest = open_model(path, weights)
     results = checkpoint.output_folder(folder)
     images = held_out_images(folder, data, denoiser.shape)
     images = images.subset(np.arange(min(n or len(images), len(images))))
@@ -61,7 +58,7 @@ def run(
             "torch": torch.__version__,
             "model": str(folder),
             "weights": weights,
-            "weights_sha256": storage.sha256(folder / f"{WEIGHTS[weights]}.safetensors"),
+            "weights_sha256": digest,
             "images": images.name,
             "images_fingerprint": images.fingerprint,
             "n": len(images),
@@ -154,11 +151,8 @@ def bound_lines(result: dict[str, Any]) -> list[str]:
     for key, name in names.items():
         error = result[f"{key}_standard_error"]
         spread = "" if error is None else f" ± {error:.2g}"
-        lines.append(
-            f"{name:<16} {result[key]:.5f}{spread}"
-            if key != "bits_per_dim"
-            else f"{name:<16} {result[key]:.4f}{spread}"
-        )
+        digits = 4 if key == "bits_per_dim" else 5
+        lines.append(f"{name:<16} {result[key]:.{digits}f}{spread}")
     card = result["card"]
     lines.append(
         f"                 {card['n']} images of {printable(card['images'])}, {card['weights']} weights "

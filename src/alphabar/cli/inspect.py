@@ -22,5 +22,5 @@ def run(path: Path) -> None:
     if (folder / "state.json").exists():
         state = read_json(folder / "state.json")
         say(f"trained      {state['step']:,} steps (torch {state['torch']})")
-    for line in model_card(checkpoint.load(folder, weights=held[0])):
+    for line in model_card(checkpoint.read(folder, weights=held[0])):
         say(line)

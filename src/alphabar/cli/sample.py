@@ -19,6 +19,7 @@ from alphabar.base.errors import CheckpointError, ConfigError, StorageError, pri
 from alphabar.base.pixels import to_uint8
 from alphabar.base.version import __version__
 from alphabar.cli.console import duration, progress, say
+from alphabar.cli.model import open_model
 from alphabar.evaluation.pictures import enlarge, grid, png, write_animation, write_png
 from alphabar.model.denoiser import Clip, Denoiser
 from alphabar.model.network import unet
@@ -35,7 +36,6 @@ DEFAULT_STEPS = 100
 BATCH = 64
 ANIMATED_IMAGES = 36
 ANIMATED_FRAMES = 60
-WEIGHTS = {"ema": "ema", "raw": "net"}
 
 
 def run(
@@ -52,10 +52,7 @@ def run(
 ) -> None:
     """The command."""
     numbers = parse_seeds(n, seeds)
-    if weights not in WEIGHTS:
-        raise ConfigError(f"--weights: got {printable(weights)!r}, need one of {', '.join(WEIGHTS)}")
-    folder = checkpoint.find(path)
-    denoiser = checkpoint.load(folder, weights=WEIGHTS[weights], device="cuda" if torch.cuda.is_available() else "cpu")
+    folder, denoiser, digest = open_model(path, weights)
     rule, chain, denoiser = prepare(denoiser, sampler, steps, settings)
     if out is None:
         named = [folder.resolve().name, sampler, str(len(chain)), *settings, weights, f"{numbers[0]}-{numbers[-1]}"]
@@ -67,7 +64,7 @@ def run(
         "python": platform.python_version(),
         "model": str(folder),
         "weights": weights,
-        "weights_sha256": storage.sha256(folder / f"{WEIGHTS[weights]}.safetensors"),
+        "weights_sha256": digest,
         "sampler": describe(SAMPLERS, rule),
         "variance": VARIANCES.name_of(denoiser.variance),
         "clip": None if denoiser.clip is None else denoiser.clip.limit,
@@ -111,10 +108,9 @@ def prepare(
         ConfigError: for anything else, or a value out of range.
     """
     tables = override({}, settings)
-    if set(tables) - {"sampler", "chain", "denoiser"}:
-        unknown_section = printable(min(set(tables) - {"sampler", "chain", "denoiser"}))
-        raise ConfigError(f"{unknown_section}: unknown section; sample takes sampler.*, chain.*, denoiser.*")
-    for section, table in tables.items():
+    for section, table in sorted(tables.items()):
+        if section not in ("sampler", "chain", "denoiser"):
+            raise ConfigError(f"{printable(section)}: unknown section; sample takes sampler.*, chain.*, denoiser.*")
         if not isinstance(table, dict):
             raise ConfigError(f"{printable(section)}: must be a section with keys, e.g. {printable(section)}.key=value")
     for section, allowed in (("chain", {"spacing"}), ("denoiser", {"variance", "clip"})):

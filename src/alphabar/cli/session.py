@@ -15,6 +15,7 @@ import torch
 from alphabar.base import storage
 from alphabar.base.errors import AlphabarError, CheckpointError, Diverged, Stopped, StorageError, printable
 from alphabar.cli.console import Bar, progress, say
+from alphabar.cli.sample import class_labels
 from alphabar.data.batch import Images
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.process.chain import Chain
@@ -181,9 +182,7 @@ class _Session:
             self.record({"step": run.step, "held_out_loss": held_out})
             bar.say(f"step {run.step}: held-out loss {held_out:.4f} (EMA weights, fixed noise)")
         denoiser = run.ema.denoiser
-        y = None
-        if run.config.net.num_classes:
-            y = torch.arange(PREVIEW_IMAGES) % run.config.net.num_classes
+        y = class_labels(denoiser, range(PREVIEW_IMAGES))
         steps = min(PREVIEW_STEPS, denoiser.schedule.T)
         chain = Chain.spaced(denoiser.schedule, steps)
         images = generate(denoiser, DDIM(), chain, range(PREVIEW_IMAGES), y=y)

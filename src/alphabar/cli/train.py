@@ -20,7 +20,7 @@ from alphabar.data.batch import Images
 from alphabar.data.sources import open_source
 from alphabar.model.variance import VARIANCES
 from alphabar.runtime import config as text
-from alphabar.runtime.recipes import recipe
+from alphabar.runtime.recipes import for_length, recipe
 from alphabar.training import trainer
 from alphabar.training.config import DataConfig, RunConfig, RunSettings
 from alphabar.training.trainer import Run
@@ -153,27 +153,18 @@ def _continued(saved: dict[str, Any], over: dict[str, Any], images: Images, dire
 def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """What the recipe derives from the length of the run, unless the user set it (``over``)."""
     settings = from_table(RunSettings, tables["run"], "run")
-    steps, batch = settings.steps, settings.batch
-    derived = {
-        "optim": {"warmup_steps": max(1, min(steps // 20, 2000))},
-        "ema": {"halflife_images": max(batch, min(steps * batch // 20, 887_000))},
-        "run": {"preview_every": min(-(-steps // 10), 1000), "save_every": min(-(-steps // 20), 1000)},
-    }
+    derived = for_length(settings.steps, settings.batch)
     return text.merge(text.merge(tables, derived), {k: v for k, v in over.items() if k in derived})
 
 
 def _about(images: Images, config: RunConfig) -> list[str]:
     classes = f", {len(images.class_names)} classes" if images.class_names else ""
-    unused = bool(images.class_names) and not config.net.num_classes
     kept = f" ({config.data.held_out:,} held out)" if config.data.held_out else ""
-    return [
-        f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}",
-        *(f"note         {n}" for n in images.notes),
-        *(
-            ["note         classes are not used; net.num_classes=" + str(len(images.class_names)) + " learns them"]
-            * unused
-        ),
-    ]
+    lines = [f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}"]
+    lines += [f"note         {note}" for note in images.notes]
+    if images.class_names and not config.net.num_classes:
+        lines.append(f"note         classes are not used; net.num_classes={len(images.class_names)} learns them")
+    return lines
 
 
 def _plan(config: RunConfig, images: Images) -> float:

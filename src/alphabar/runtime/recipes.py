@@ -11,7 +11,7 @@ import torch
 
 from alphabar.base.errors import ConfigError
 
-__all__ = ["has_bf16", "recipe"]
+__all__ = ["for_length", "has_bf16", "recipe"]
 
 SMALLEST_SIDE = 4
 MOST_LEVELS = 6
@@ -25,12 +25,21 @@ def has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def for_length(steps: int, batch: int) -> dict[str, dict[str, int]]:
+    """The settings that follow from the length of a run: warm-up, half-life of the EMA, previews and checkpoints."""
+    return {
+        "optim": {"warmup_steps": max(1, min(steps // 20, 2000))},
+        "ema": {"halflife_images": max(batch, min(steps * batch // 20, 887_000))},
+        "run": {"preview_every": min(-(-steps // 10), 1000), "save_every": min(-(-steps // 20), 1000)},
+    }
+
+
 def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
     """Settings for ``count`` images of ``shape`` (C, H, W).
 
     The network halves the image while both sides stay even and at least 4. It attends where a side has 16 pixels or
-    fewer, except in tiny images: there the bottleneck's attention is enough, and the time goes
-    into more steps. A tenth of the images, at most 1,000, is held out.
+    fewer, except in tiny images: there the bottleneck's attention is enough, and the time goes into more steps. A
+    tenth of the images, at most 1,000, is held out.
 
     Raises:
         ConfigError: if there are too few images to hold one out.
@@ -51,6 +60,7 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
     batch = 128 if side <= 40 else 64 if side <= 80 else 16
     # enough to see every image about 150 times, between half a million and a hundred million images
     steps = max(500_000, min(150 * count, 100_000_000)) // batch
+    length = for_length(steps, batch)
     return {
         "data": {"held_out": min(count // 10, 1000)},
         "schedule": {"kind": "linear", "T": 1000},
@@ -73,10 +83,11 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
             "optimizer": "adamw",
             "lr": 8e-3 if tiny else 5e-4 if small else 2e-4,
             "rate": "cosine",
-            "warmup_steps": max(20, min(steps // 20, 2000)),
+            **length["optim"],
         },
-        "ema": {"halflife_images": max(batch, min(steps * batch // 20, 887_000))},
+        "ema": length["ema"],
         "run": {
+            **length["run"],
             "batch": batch,
             "steps": steps,
             "precision": "bf16" if has_bf16() and not tiny else "fp32",

@@ -34,7 +34,7 @@ from alphabar.model.prediction import PREDICTIONS
 from alphabar.model.variance import VARIANCES
 from alphabar.process.schedules import SCHEDULES, FromAlphaBar, Schedule
 
-__all__ = ["find", "latest", "load", "read_tensors", "save", "steps", "verify", "write"]
+__all__ = ["find", "latest", "listed_sha256", "load", "read", "read_tensors", "save", "steps", "verify", "write"]
 
 FORMAT = 1
 STEP = re.compile(r"step-(\d{9})")
@@ -192,6 +192,11 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{printable(file)}: SHA-256 differs from the manifest; the file was damaged")
 
 
+def listed_sha256(folder: Path, name: str) -> str:
+    """The SHA-256 of one file of a verified artefact, as its manifest lists it."""
+    return _listed(storage.read_json(folder / "manifest.json"), folder)[name][1]
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
@@ -296,7 +301,15 @@ def load(path: str | Path, *, weights: str = "ema", device: str | torch.device =
     Raises:
         CheckpointError: if nothing there loads, or its bytes changed since it was written.
     """
-    folder = find(Path(path))
+    return read(find(Path(path)), weights=weights, device=device)
+
+
+def read(folder: Path, *, weights: str = "ema", device: str | torch.device = "cpu") -> Denoiser:
+    """:func:`load` of an artefact that :func:`find` has verified already.
+
+    Raises:
+        CheckpointError: if it has no such weights, or they do not fit its description.
+    """
     where = printable(folder)
     denoiser = build_model(storage.read_json(folder / "model.json"), f"{where}/model.json")
     file = folder / f"{weights}.safetensors"

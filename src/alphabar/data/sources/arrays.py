@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import numpy as np
@@ -36,6 +38,17 @@ LABELS = ("labels", "y", "train_labels")
 Array = npt.NDArray[np.generic]
 
 
+@contextmanager
+def _damage(complaint: str) -> Iterator[None]:
+    """Turn whatever a parser raises into one line; a :class:`DataError` says it better already."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # numpy's parsers raise nearly anything for a damaged header
+        raise DataError(f"{complaint} ({printable(reason(error))}); copy it again") from error
+
+
 def open_npy(path: str, size: int | None = None) -> Images:
     """The images in an .npy file: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; no labels.
 
@@ -45,18 +58,12 @@ def open_npy(path: str, size: int | None = None) -> Images:
     head = file_head(path)
     if not head.startswith(b"\x93NUMPY"):
         raise DataError(f"{what}: {sniff(head).words}; an .npy file was expected")
-    try:
+    with _damage(f"{what}: damaged or truncated .npy file"):
         with open(path, "rb") as file:
             shape, _, dtype = _header(file)
         if dtype.hasobject:
             raise DataError(f"{what}: holds pickled Python objects, which are never loaded; save a uint8 array")
         array = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
-    except DataError:
-        raise
-    except Exception as error:  # numpy's parsers raise nearly anything for a damaged header
-        raise DataError(
-            f"{what}: damaged or truncated .npy file ({printable(reason(error))}); copy it again"
-        ) from error
     return Images(arrange(array, what), None, (), stem(path), spec_of("npy", path))
 
 
@@ -72,19 +79,13 @@ def open_npz(path: str, size: int | None = None) -> Images:
     head = file_head(file)
     if not head.startswith(b"PK"):
         raise DataError(f"{what}: {sniff(head).words}; an .npz file was expected")
-    try:
+    with _damage(f"{what}: damaged or truncated .npz file"):
         with zipfile.ZipFile(file) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
             images_key, labels_key = _keys(members, part, what)
             images = _member(archive, members[images_key], what)
             labels = _member(archive, members[labels_key], what) if labels_key else None
             relatives = [_member(archive, members[key], what) for key in _other_parts(members, labels_key)]
-    except DataError:
-        raise
-    except Exception as error:  # numpy's parsers raise nearly anything for a damaged header
-        raise DataError(
-            f"{what}: damaged or truncated .npz file ({printable(reason(error))}); copy it again"
-        ) from error
     pixels = arrange(images, f"{what}: {printable(images_key)}")
     name = stem(file) + ("" if part == PARTS[0] else f" {part}")
     if labels is None:
