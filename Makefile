@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format bench campaign docs clean
+.PHONY: demo test check format bench campaign ablate docs clean
 
 demo: $(VENV)/.demo          ## train on handwritten digits and show everything on one page
 	$(BIN)/alphabar demo
@@ -27,9 +27,15 @@ docs: $(VENV)/.dev           ## rewrite docs/equations.md from the docstrings
 bench: $(VENV)/.dev          ## speed and memory, results in docs/results/
 	$(BIN)/python scripts/bench.py
 
-campaign: $(VENV)/.dev       ## checks that take longer: mutants, quality of the digits over three seeds
+campaign: $(VENV)/.dev       ## checks that take longer: mutants, quality of the digits over three seeds, evaluation
 	$(BIN)/python scripts/mutants.py
 	$(BIN)/python scripts/digits_quality.py
+	test -d runs/digits || $(MAKE) demo
+	$(BIN)/python scripts/evaluation.py runs/digits
+
+# one core, about three hours: six networks on MNIST, see scripts/ablate.py
+ablate: $(VENV)/.dev         ## Table 2 of the paper: make ablate MNIST=mnist.npz
+	$(BIN)/python scripts/ablate.py $(MNIST)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

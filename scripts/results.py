@@ -31,8 +31,12 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "command": f"python scripts/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
+        "command": " ".join(["python", f"scripts/{Path(sys.argv[0]).name}", *map(_without_folders, sys.argv[1:])]),
     }
+
+
+def _without_folders(argument: str) -> str:
+    return Path(argument).name if "/" in argument else argument
 
 
 def write(name: str, title: str, facts: dict[str, Any], lines: list[str]) -> None:

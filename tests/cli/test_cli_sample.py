@@ -194,10 +194,13 @@ def test_evaluate_gives_the_bound_in_parts_that_add_up(run, capsys):
     assert found["bits_per_dim"] == pytest.approx(sum(found[part] for part in PARTS), rel=1e-9)
     assert all(found[part] >= 0 for part in PARTS)
     assert all(found[f"{part}_standard_error"] >= 0 for part in ("bits_per_dim", *PARTS))
-    card = found["card"]
-    assert card["n"] == 8 and card["weights"] == "ema" and card["seed"] == 0 and "8" in card["chain"]
-    assert card["weights_sha256"] == storage.sha256(run / "step-000000006" / "ema.safetensors")
-    assert evaluate(run, capsys) == found, "the same command gives the same number"
+    bound, model = found["card"]["bound"], found["card"]["model"]
+    assert bound["n"] == 8 and bound["seed"] == 0 and "8" in bound["chain"]
+    assert model["weights"] == "ema" and model["step"] == 6
+    assert model["sha256"] == storage.sha256(run / "step-000000006" / "ema.safetensors")
+    again = evaluate(run, capsys)
+    assert found["card"].pop("seconds")["actual"] > again["card"].pop("seconds")["actual"] == 0, "it was measured twice"
+    assert again == found, "the same command gives the same number"
 
 
 def test_evaluate_weights_seeds_and_counts_matter(run, capsys):
@@ -205,15 +208,16 @@ def test_evaluate_weights_seeds_and_counts_matter(run, capsys):
     assert evaluate(run, capsys, "--weights", "raw")["bits_per_dim"] != ema["bits_per_dim"]
     assert evaluate(run, capsys, "--seed", "1")["bits_per_dim"] != ema["bits_per_dim"]
     one = evaluate(run, capsys, "-n", "1")
-    assert one["card"]["n"] == 1 and one["bits_per_dim_standard_error"] is None
-    assert evaluate(run, capsys, "-n", "1000")["card"]["n"] == 8
+    assert one["card"]["bound"]["n"] == 1 and one["bits_per_dim_standard_error"] is None
+    assert evaluate(run, capsys, "-n", "1000")["card"]["bound"]["n"] == 8
 
 
 def test_evaluate_of_few_hops_estimates_the_same_number(run, capsys):
     whole = evaluate(run, capsys)
     for hops in (1, 3, 7):
         found = evaluate(run, capsys, "--hops", str(hops))
-        assert str(hops) in found["card"]["chain"]
+        drawn = re.match(r"(\d+) importance-sampled hops and (\d+) draws of L_0", found["card"]["bound"]["chain"])
+        assert drawn and int(drawn[1]) + int(drawn[2]) == hops + 1
         assert found["bits_per_dim"] == pytest.approx(sum(found[part] for part in PARTS), rel=1e-9)
         assert found["prior_bits_per_dim"] == pytest.approx(whole["prior_bits_per_dim"])
     # as many hops as there are, with other noise
@@ -225,7 +229,7 @@ def test_evaluate_uses_the_images_that_were_held_out(run, capsys):
     from alphabar.data.sources import open_source
 
     _, held_out = split(open_source(str(run.parent / "tiny.npz")), 0, 8)
-    assert evaluate(run, capsys)["card"]["images_fingerprint"] == held_out.fingerprint
+    assert evaluate(run, capsys)["card"]["bound"]["fingerprint"] == held_out.fingerprint
 
 
 def test_evaluate_for_people(run, capsys):
@@ -237,7 +241,7 @@ def test_evaluate_for_people(run, capsys):
 
 def test_evaluate_takes_other_images(run, capsys):
     found = evaluate(run, capsys, "--data", str(run.parent / "tiny.npz"), "-n", "3")
-    assert found["card"]["n"] == 3
+    assert found["card"]["bound"]["n"] == 3
 
 
 # --- inspect, equations, help -----------------------------------------------------------------------------------

@@ -573,9 +573,14 @@ def test_nothing_in_the_package_unpickles():
     forbidden = re.compile(
         r"(?<!safetensors\.)torch\.(load|save)\b|\bc?[pP]ickle\b|\bdill\b|\bjoblib\b|allow_pickle=True|\bmarshal\b|\bshelve\b|\beval\(|\bexec\("
     )
+    allowed = {
+        "data/sources/cifar.py",  # a reader restricted to plain arrays
+        "weights/foreign.py",  # the one reader of torch files, weights_only
+        "evaluation/features/custom.py",  # runs the module that the user names, and nothing else
+    }
     found = []
     for path in sorted(SOURCE.rglob("*.py")):
-        if path.relative_to(SOURCE).as_posix() == "data/sources/cifar.py":  # a reader restricted to plain arrays
+        if path.relative_to(SOURCE).as_posix() in allowed:
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             code = line.replace(".eval()", "")

@@ -15,10 +15,10 @@ from alphabar.cli import sample as sampling
 from alphabar.cli import train as training
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
-from alphabar.cli.evaluate import bits_per_dim, held_out_images, measure_bound
+from alphabar.cli.evaluate import data_of_run, measure_bound
 from alphabar.cli.model import open_model
-from alphabar.data.batch import Images, split
-from alphabar.data.sources import open_source
+from alphabar.data.batch import Images
+from alphabar.evaluation.bound_study import bits_per_dim
 from alphabar.evaluation.copies import Nearest, nearest
 from alphabar.evaluation.curves import loss_curve
 from alphabar.evaluation.pictures import enlarge, grid, png
@@ -48,8 +48,7 @@ def run(out: Path, minutes: float, seed: int) -> None:
     )
     folder, denoiser, _ = open_model(out)
     config = from_tables(read_toml(out / "config.toml"))
-    train_images, _ = split(open_source("digits"), config.seed, config.data.held_out)
-    held_out = held_out_images(folder, None, denoiser.shape)
+    train_images, held_out = data_of_run(folder)
 
     rule, chain, denoiser = sampling.prepare(denoiser, "ancestral", None)
     facts = {"model": str(folder), "weights": "ema", "times": list(chain.times)}
@@ -140,7 +139,7 @@ def _curve(out: Path) -> bytes | None:
     return curve
 
 
-def _bound_rows(numbers: dict[str, float]) -> list[tuple[str, str]]:
+def _bound_rows(numbers: dict[str, float | None]) -> list[tuple[str, str]]:
     names = {
         "bits_per_dim": "total",
         "prior_bits_per_dim": "L_T, prior",

@@ -1,77 +1,223 @@
-"""``alphabar evaluate``: numbers about a trained model."""
+"""``alphabar evaluate``: numbers about a trained model, each with the card that says how it was made."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from alphabar.base import storage
+from alphabar.base.choice import describe
 from alphabar.base.errors import ConfigError, DataError, printable
 from alphabar.base.registry import Registry
-from alphabar.base.version import __version__
+from alphabar.cli.classifier import features_for
 from alphabar.cli.console import duration, progress, say
-from alphabar.cli.model import open_model
+from alphabar.cli.model import Opened, open_model
+from alphabar.cli.sample import class_labels, prepare
 from alphabar.data.batch import Images, split
 from alphabar.data.sources import open_source
+from alphabar.evaluation.bound_study import BoundStudy
+from alphabar.evaluation.card import card_lines, versions
 from alphabar.evaluation.dataset import dataset_bound
-from alphabar.evaluation.likelihood import Bound, mean_and_error
+from alphabar.evaluation.likelihood import Bound
+from alphabar.evaluation.parts import key_of
+from alphabar.evaluation.sample_study import RealImages, SampleStudy
+from alphabar.evaluation.study import Study
+from alphabar.evaluation.work import SampleWork, Work, batch_size
 from alphabar.model.denoiser import Denoiser
+from alphabar.model.variance import VARIANCES
 from alphabar.process.chain import Chain
 from alphabar.runtime.config import from_tables, read_toml
+from alphabar.samplers import SAMPLERS
 from alphabar.weights import checkpoint
 
-__all__ = ["bits_per_dim", "bound_lines", "held_out_images", "measure_bound", "run"]
+__all__ = ["data_of_run", "held_out_images", "measure_bound", "run"]
 
-BATCH = 64
+SAMPLES = 2048
+
+METRICS: Registry[str] = Registry(
+    "metrics",
+    {
+        "bpd": "the variational bound in bits per dimension",
+        "fid": "Fréchet distance of feature moments (FID where the features are Inception's)",
+        "kid": "kernel distance, unbiased at any number of samples",
+        "is": "Inception Score, by the classes of the feature network",
+        "pr": "precision, recall, density and coverage",
+        "copies": "samples that look like training images",
+    },
+)
 
 
 def run(
     path: Path,
+    settings: Sequence[str],
     *,
     metrics: str,
     n: int | None,
     hops: int | None,
     data: str | None,
+    reference: str,
+    features: str | None,
+    sampler: str,
+    steps: int | None,
     weights: str,
     seed: int,
     as_json: bool,
 ) -> None:
     """The command."""
-    for name in metrics.split(","):
-        METRICS[name.strip()]
+    wanted = [name.strip() for name in metrics.split(",")]
+    for name in wanted:
+        METRICS[name]
     if n is not None and n < 1:
         raise ConfigError(f"--n: need at least 1 image, got {n}")
-    folder, denoiser, digest = open_model(path, weights)
-    results = checkpoint.output_folder(folder)
-    images = held_out_images(folder, data, denoiser.shape)
-    images = images.subset(np.arange(min(n or len(images), len(images))))
-    bound = measure_bound(denoiser, images, seed=seed, hops=hops, quiet=as_json)
-    result = {
-        **bits_per_dim(bound),
-        "card": {
-            "alphabar": __version__,
-            "torch": torch.__version__,
-            "model": str(folder),
-            "weights": weights,
-            "weights_sha256": digest,
-            "images": images.name,
-            "images_fingerprint": images.fingerprint,
-            "n": len(images),
-            "chain": f"all {denoiser.schedule.T} steps" if hops is None else f"{hops} stratified hops per image",
-            "seed": seed,
-        },
+    opened = open_model(path, weights)
+    out = checkpoint.output_folder(opened.folder) / "evaluation"
+    studies: list[Study] = []
+    if "bpd" in wanted:
+        images = held_out_images(opened.folder, data, opened.denoiser.shape)
+        images = images.subset(np.arange(min(n or len(images), len(images))))
+        facts = {"weights": opened.weights_sha256}
+        studies.append(BoundStudy(opened.denoiser, images, out / "parts", facts, seed=seed, hops=hops))
+    scores = [name for name in wanted if name not in ("bpd", "copies")]
+    if set(wanted) - {"bpd"}:
+        samples = _sample_work(opened, out / "parts", n or SAMPLES, sampler, steps, settings, as_json)
+        real = _real_images(opened, reference, compare=bool(set(scores) - {"is"}), copies="copies" in wanted)
+        net = features_for(features, real.reference or real.train, samples.denoiser.shape, quiet=as_json)
+        studies.append(SampleStudy(samples, net, scores, real, out / "parts"))
+    seconds = _work([work for study in studies for work in study.works], quiet=as_json)
+    _report(opened, weights, studies, out, seconds, as_json=as_json)
+
+
+def _sample_work(
+    opened: Opened,
+    root: Path,
+    n: int,
+    sampler: str,
+    steps: int | None,
+    settings: Sequence[str],
+    quiet: bool,
+) -> SampleWork:
+    rule, chain, denoiser = prepare(opened.denoiser, sampler, steps, settings, quiet=quiet)
+    card = {
+        "sampler": describe(SAMPLERS, rule),
+        "steps": f"{len(chain)} of {denoiser.schedule.T}",
+        "variance": VARIANCES.name_of(denoiser.variance),
+        "clip": "none" if denoiser.clip is None else denoiser.clip.limit,
+        "rounding": "nearest of 256 levels",
     }
-    storage.write_json(results / "evaluation" / f"bpd-{folder.resolve().name}-{weights}.json", result)
+    facts = {"weights": opened.weights_sha256, "times": list(chain.times), "card": card}
+    labels = class_labels(denoiser, range(n))
+    return SampleWork(denoiser, rule, chain, n, root, facts, labels)
+
+
+def _real_images(opened: Opened, reference: str, *, compare: bool, copies: bool) -> RealImages:
+    """The images that the wanted numbers compare with; no file is opened for those that need none."""
+    needs_run = copies or (compare and reference in ("train", "held-out"))
+    train, held_out = data_of_run(opened.folder) if needs_run else (None, None)
+    against = None
+    if compare:
+        of_run = {"train": train, "held-out": held_out}
+        against = of_run[reference] if reference in of_run else open_source(reference, _side(opened.denoiser.shape))
+        if against is not None and len(against) < 2:
+            raise DataError(f"--reference {printable(reference)}: {len(against)} images are too few; need at least 2")
+    return RealImages(against, train, held_out) if copies else RealImages(against)
+
+
+def _work(works: Sequence[Work], *, quiet: bool) -> dict[str, float]:
+    """Do all of it, after saying how long that will take; returns the seconds estimated and taken."""
+    todo = [(work, left) for work in works if (left := work.left())]
+    estimated = sum(work.trial() * left for work, left in todo)
+    began = time.monotonic()
+    if todo and not quiet:
+        parts = ", ".join(f"{left:,} {work.name}" for work, left in todo)
+        say(f"plan         about {duration(estimated)} here ({parts}); Ctrl-C keeps what is finished")
+    try:
+        for work, _ in todo:
+            _one(work, quiet)
+    except KeyboardInterrupt:
+        if not quiet:
+            say("stopped      finished parts are kept; the same command goes on from them")
+        raise
+    return {"estimated": round(estimated, 3), "actual": round(time.monotonic() - began, 3)}
+
+
+def _one(work: Work, quiet: bool) -> None:
+    if quiet:
+        for _ in work.run():
+            pass
+        return
+    with progress(work.total, work.name, work.total - work.left()) as bar:
+        for done in work.run():
+            bar.update(done)
+
+
+def _report(
+    opened: Opened, weights: str, studies: Sequence[Study], out: Path, seconds: dict[str, float], *, as_json: bool
+) -> None:
+    """Write the numbers with their card, and print them."""
+    folder = opened.folder
+    step = checkpoint.STEP.fullmatch(folder.name)
+    card: dict[str, Any] = {
+        "model": {
+            "name": str(folder),
+            "weights": weights,
+            "step": int(step[1]) if step else None,
+            "sha256": opened.weights_sha256,
+        }
+    }
+    for study in studies:
+        card.update(study.card)
+    card["versions"] = versions()
+    stem = out / f"{folder.resolve().name}-{weights}-{key_of(card)}"
+    numbers: dict[str, float | None] = {}
+    lines = []
+    files = []
+    for study in studies:
+        found = study.numbers()
+        numbers.update(found)
+        lines += study.lines(found)
+        files += study.write(stem)
+    result = {**numbers, "card": {**card, "seconds": seconds}, "files": [file.name for file in files]}
+    took = f"{duration(seconds['actual'])}, estimated {duration(seconds['estimated'])}"
+    lines += ["", *card_lines({**card, "time": took})]
+    storage.write_json(stem.with_suffix(".json"), result)
+    storage.write_file(stem.with_suffix(".txt"), ("\n".join(lines) + "\n").encode())
     if as_json:
         print(json.dumps(result))
         return
-    for line in bound_lines(result):
+    for line in lines:
         say(line)
+    say(f"wrote        {printable(stem)}.json, .txt{''.join(f', {f.name.removeprefix(stem.name)}' for f in files)}")
+
+
+def _side(shape: tuple[int, int, int]) -> int | None:
+    """The size that a source is brought to for images of this shape; None leaves other than square ones alone."""
+    return shape[1] if shape[1] == shape[2] else None
+
+
+def data_of_run(folder: Path) -> tuple[Images, Images]:
+    """(train, held-out) images of the run that the checkpoint ``folder`` is of.
+
+    Raises:
+        ConfigError: if the model is not of a run.
+        DataError: if the images are no longer those that the run was trained on.
+    """
+    where = printable(folder)
+    file = checkpoint.output_folder(folder) / "config.toml"
+    if not file.exists():
+        raise ConfigError(f"{where}: is not of a run, so it has no images; give --data or --reference SOURCE")
+    config = from_tables(read_toml(file))
+    train, held_out = split(open_source(config.data.source, config.data.size), config.seed, config.data.held_out)
+    if train.fingerprint != storage.read_json(folder / "state.json")["data"]:
+        raise DataError(
+            f"{where}: the images changed since it was trained, so none is surely unseen; give --data or --reference "
+            "SOURCE"
+        )
+    return train, held_out
 
 
 def held_out_images(folder: Path, data: str | None, shape: tuple[int, int, int]) -> Images:
@@ -81,21 +227,12 @@ def held_out_images(folder: Path, data: str | None, shape: tuple[int, int, int])
         ConfigError: if there are none, or the model is not of a run.
         DataError: if the images are of another shape, or no longer those that the run was trained on.
     """
-    where = printable(folder)
     if data is not None:
-        images = open_source(data, shape[1] if shape[1] == shape[2] else None)
+        images = open_source(data, _side(shape))
     else:
-        file = checkpoint.output_folder(folder) / "config.toml"
-        if not file.exists():
-            raise ConfigError(f"{where}: is not of a run, so it has no held-out images; give --data SOURCE")
-        config = from_tables(read_toml(file))
-        train, images = split(open_source(config.data.source, config.data.size), config.seed, config.data.held_out)
-        if train.fingerprint != storage.read_json(folder / "state.json")["data"]:
-            raise DataError(
-                f"{where}: the images changed since it was trained, so none is surely unseen; give --data SOURCE"
-            )
+        _, images = data_of_run(folder)
         if not len(images):
-            raise ConfigError(f"{where}: held out no images; give --data SOURCE")
+            raise ConfigError(f"{printable(folder)}: held out no images; give --data SOURCE")
     if images.shape != shape:
         raise DataError(
             f"{printable(images.name)}: images are {images.shape}, the model makes {shape}; give others to --data"
@@ -103,62 +240,12 @@ def held_out_images(folder: Path, data: str | None, shape: tuple[int, int, int])
     return images
 
 
-def measure_bound(
-    denoiser: Denoiser, images: Images, *, seed: int = 0, hops: int | None = None, quiet: bool = False
-) -> Bound:
-    """The bound of every image, with the time it will take said after the first batch."""
-    chain = Chain.full(denoiser.schedule)
+def measure_bound(denoiser: Denoiser, images: Images, *, seed: int = 0) -> Bound:
+    """The bound of every image, all T terms, with progress."""
+    chain, batch = Chain.full(denoiser.schedule), batch_size(denoiser.shape)
     parts: list[Bound] = []
-    began = time.monotonic()
-    if quiet:
-        return Bound.cat(list(dataset_bound(denoiser, images, chain, seed=seed, hops=hops, batch=BATCH)))
     with progress(len(images), "image") as bar:
-        for part in dataset_bound(denoiser, images, chain, seed=seed, hops=hops, batch=BATCH):
+        for part in dataset_bound(denoiser, images, chain, seed=seed, batch=batch):
             parts.append(part)
-            done = min(len(parts) * BATCH, len(images))
-            if len(parts) == 1 and done < len(images):
-                bar.say(f"about {duration((time.monotonic() - began) * (len(images) - done) / done)} to go")
-            bar.update(done)
+            bar.update(min(len(parts) * batch, len(images)))
     return Bound.cat(parts)
-
-
-def bits_per_dim(bound: Bound) -> dict[str, Any]:
-    """The bound and its three parts in bits per dimension, each with its standard error over images."""
-    scale = bound.dims * np.log(2)
-    parts = {
-        "bits_per_dim": bound.bits_per_dim,
-        "prior_bits_per_dim": bound.prior_nats / scale,
-        "terms_bits_per_dim": (bound.nats - bound.prior_nats - bound.decoder_nats) / scale,
-        "decoder_bits_per_dim": bound.distortion,
-    }
-    result: dict[str, Any] = {}
-    for name, values in parts.items():
-        mean, error = mean_and_error(values)
-        result[name] = mean
-        result[f"{name}_standard_error"] = error if np.isfinite(error) else None
-    return result
-
-
-def bound_lines(result: dict[str, Any]) -> list[str]:
-    """The bound for people, with its card."""
-    names = {
-        "bits_per_dim": "bits/dim",
-        "prior_bits_per_dim": "  L_T",
-        "terms_bits_per_dim": "  L_1 … L_{T-1}",
-        "decoder_bits_per_dim": "  L_0",
-    }
-    lines = []
-    for key, name in names.items():
-        error = result[f"{key}_standard_error"]
-        spread = "" if error is None else f" ± {error:.2g}"
-        digits = 4 if key == "bits_per_dim" else 5
-        lines.append(f"{name:<16} {result[key]:.{digits}f}{spread}")
-    card = result["card"]
-    lines.append(
-        f"                 {card['n']} images of {printable(card['images'])}, {card['weights']} weights "
-        f"{card['weights_sha256'][:12]}, {card['chain']}, seed {card['seed']}"
-    )
-    return lines
-
-
-METRICS: Registry[str] = Registry("metrics", {"bpd": "the variational bound in bits per dimension"})

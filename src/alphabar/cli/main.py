@@ -52,7 +52,7 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/digits"),
-    minutes: Annotated[float, typer.Option(help="Time for training.")] = 2.95,
+    minutes: Annotated[float, typer.Option(help="Time for training.")] = 2.7,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
 ) -> None:
     """Train on handwritten digits, sample, measure, and write one page that shows it all."""
@@ -130,18 +130,89 @@ def sample(
 @app.command()
 def evaluate(
     run: RunPath,
-    metrics: Annotated[str, typer.Option(help="What to measure: bpd.")] = "bpd",
-    n: Annotated[int | None, typer.Option("-n", "--n", help="How many held-out images [all].")] = None,
-    hops: Annotated[int | None, typer.Option(help="Estimate from this many hops instead of all T.")] = None,
-    data: Annotated[str | None, typer.Option(help="Other images than those the run held out.")] = None,
+    settings: SampleSettings = None,
+    metrics: Annotated[str, typer.Option(help="What to measure: bpd, fid, kid, is, pr, copies.")] = "bpd",
+    n: Annotated[
+        int | None, typer.Option("-n", "--n", help="How many samples [2048], and held-out images for bpd [all].")
+    ] = None,
+    hops: Annotated[int | None, typer.Option(help="bpd: estimate from this many hops instead of all T.")] = None,
+    data: Annotated[str | None, typer.Option(help="bpd: other images than those the run held out.")] = None,
+    reference: Annotated[str, typer.Option(help="Compare with: train, held-out, or a SOURCE.")] = "train",
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="inception[:FILE], a classifier (digits), pixels, random-conv, MODULE:FACTORY@FILE [by data]."
+        ),
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
+    steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="bpd: seed of the noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a model. bpd: the variational bound in bits per dimension, with its parts and standard errors."""
+    """Measure a model; every number comes with the card that says how it was made.
+
+    bpd: bits per dimension of held-out images. fid, kid, is, pr: distances between samples and real images in the
+    features of a network. copies: samples that look like training images. Stopped work goes on where it was.
+    """
     from alphabar.cli import evaluate as command
 
-    command.run(run, metrics=metrics, n=n, hops=hops, data=data, weights=weights, seed=seed, as_json=json)
+    command.run(
+        run,
+        settings or [],
+        metrics=metrics,
+        n=n,
+        hops=hops,
+        data=data,
+        reference=reference,
+        features=features,
+        sampler=sampler,
+        steps=steps,
+        weights=weights,
+        seed=seed,
+        as_json=json,
+    )
+
+
+@app.command()
+def classifier(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Labelled images: digits, a folder, a file.")],
+    name: Annotated[str | None, typer.Option(help="What to call it [the name of the images].")] = None,
+    size: Annotated[int | None, typer.Option(help="Bring images to this size.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images [ten; 150,000 to 500,000 images].")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+) -> None:
+    """Train a small classifier whose features measure samples: evaluate --features NAME. A minute or two."""
+    from alphabar.cli import classifier as command
+
+    command.run(source, name=name, size=size, seed=seed, epochs=epochs)
+
+
+@app.command()
+def figures(
+    run: RunPath,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Only some of schedule, forward, reverse, progressive, shared_latents, interpolation, coarse_to_fine, "
+            "nearest, rate_distortion, terms, quality.",
+        ),
+    ] = None,
+    between: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Interpolate between images 3,7 (held-out) or A.png,B.png.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--n", help="How many images the measurements take.")] = 128,
+    steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the samples and the noise.")] = 0,
+    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+    data: Annotated[str | None, typer.Option(help="Other images than those the run held out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write [RUN/figures].")] = None,
+) -> None:
+    """Make the paper's figures with a model: pictures, their data as .npz and .csv, and index.html with all of them."""
+    from alphabar.cli import figures as command
+
+    command.run(run, only=only, out=out, between=between, n=n, steps=steps, seed=seed, weights=weights, data=data)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from alphabar.cli.model import open_model
 from alphabar.evaluation.pictures import enlarge, grid, png, write_animation, write_png
 from alphabar.model.denoiser import Clip, Denoiser
 from alphabar.model.network import unet
-from alphabar.model.variance import VARIANCES, FixedLarge, FixedSmall
+from alphabar.model.variance import VARIANCES, FixedLarge, FixedSmall, Learned
 from alphabar.process.chain import Chain
 from alphabar.runtime.config import override
 from alphabar.samplers import SAMPLERS, Ancestral, Sampler
@@ -98,7 +98,7 @@ def parse_seeds(n: int | None, seeds: str | None) -> list[int]:
 
 
 def prepare(
-    denoiser: Denoiser, sampler: str, steps: int | None, settings: Sequence[str] = ()
+    denoiser: Denoiser, sampler: str, steps: int | None, settings: Sequence[str] = (), *, quiet: bool = False
 ) -> tuple[Sampler, Chain, Denoiser]:
     """The update rule, the chain, and the denoiser with the conventions that ``settings`` ask for.
 
@@ -123,7 +123,7 @@ def prepare(
     T = denoiser.schedule.T
     chain = Chain.spaced(
         denoiser.schedule,
-        min(DEFAULT_STEPS, T) if steps is None else steps,
+        _default_steps(denoiser, rule) if steps is None else steps,
         tables.get("chain", {}).get("spacing", "uniform"),
     )
     conventions: dict[str, Any] = tables.get("denoiser", {})
@@ -137,14 +137,21 @@ def prepare(
         denoiser.variance = variance
     elif isinstance(rule, Ancestral) and isinstance(denoiser.variance, FixedLarge) and len(chain) < T:
         denoiser.variance = FixedSmall()
-        say(
-            f"note         sigma^2 = beta leaves noise on a chain of {len(chain)} of {T} steps: using beta-tilde "
-            "(denoiser.variance=fixed_large keeps it)"
-        )
+        if not quiet:
+            say(
+                f"note         sigma^2 = beta leaves noise on a chain of {len(chain)} of {T} steps: using beta-tilde "
+                "(denoiser.variance=fixed_large keeps it)"
+            )
     if "clip" in conventions:
         limit = conventions["clip"]
         denoiser.clip = None if limit == "none" else from_table(Clip, {"limit": limit}, "denoiser.clip")
     return rule, chain, denoiser
+
+
+def _default_steps(denoiser: Denoiser, rule: Sampler) -> int:
+    """100, or all T where the variance was learned for single steps only."""
+    T = denoiser.schedule.T
+    return T if isinstance(rule, Ancestral) and isinstance(denoiser.variance, Learned) else min(DEFAULT_STEPS, T)
 
 
 def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:

@@ -38,7 +38,9 @@ class Images:
     ``pixels`` is uint8 [N, C, H, W] (a :class:`numpy.memmap` above 1 GiB), ``labels`` int64 [N]
     in 0..len(class_names)-1 or None, ``class_names`` empty without labels. ``name`` is for people; ``spec`` is the
     text that :func:`~alphabar.data.sources.open_source` takes to open the same source again; ``notes`` says in one
-    line each what was converted or ignored. Raises :class:`DataError` where the arrays break this contract.
+    line each what was converted or ignored. ``reduced`` says that files held more than 8 bits per channel, so that
+    likelihoods of these pixels are not those of the data. Raises :class:`DataError` where the arrays break this
+    contract.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -47,6 +49,7 @@ class Images:
     name: str
     spec: str
     notes: tuple[str, ...] = ()
+    reduced: bool = False
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels

@@ -39,6 +39,8 @@ _ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION_TAG = 0x0112
+CUT = "with 16 bits per channel cut to 8"
+SCALED = "with 16-bit grey scaled to 8 bits (v / 257, rounded)"
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I")
 
 _COLOUR_MODES = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV")
@@ -59,6 +61,11 @@ class Picture:
 
     pixels: npt.NDArray[np.uint8]
     notes: tuple[str, ...]
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the file held more than 8 bits per channel."""
+        return CUT in self.notes or SCALED in self.notes
 
 
 @contextmanager
@@ -185,7 +192,7 @@ def _notes(image: Image.Image, data: bytes) -> list[str]:
         notes.append("with an ICC colour profile, ignored")
     deep = data[24] == 16 if image.format == "PNG" else 16 in _tiff_bits(image)
     if deep and image.mode in ("RGB", "RGBA", "RGBX", "LA"):
-        notes.append("with 16 bits per channel cut to 8")
+        notes.append(CUT)
     return notes
 
 
@@ -215,7 +222,7 @@ def _from_16_bits(image: Image.Image, notes: list[str]) -> npt.NDArray[np.uint8]
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"mode {image.mode} with values {values.min()} to {values.max()}; allowed are 0 to 65535")
-    notes.append("with 16-bit grey scaled to 8 bits (v / 257, rounded)")
+    notes.append(SCALED)
     scaled = ((values + 128) // 257).astype(np.uint8)
     key = image.info.get("transparency")
     if isinstance(key, int):

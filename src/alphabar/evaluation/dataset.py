@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import torch
+import numpy as np
+from torch import Tensor
 
 from alphabar.base.pixels import to_model_range
 from alphabar.base.rng import PerImage, derive
 from alphabar.data.batch import Images
+from alphabar.evaluation.hops import HopPlan
 from alphabar.evaluation.likelihood import Bound, variational_bound
+from alphabar.evaluation.pilot import importance_plan
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
 from alphabar.process.chain import Chain
 
-__all__ = ["dataset_bound"]
+__all__ = ["batch_bound", "dataset_bound", "dataset_plan"]
+
+PILOT_IMAGES = 16
 
 
 def dataset_bound(
-    denoiser: Denoiser, images: Images, chain: Chain, *, seed: int = 0, hops: int | None = None, batch: int = 64
+    denoiser: Denoiser,
+    images: Images,
+    chain: Chain,
+    *,
+    seed: int = 0,
+    hops: int | HopPlan | None = None,
+    batch: int = 64,
 ) -> Iterator[Bound]:
     """The bound of every image of a set once, a :class:`Bound` per batch; join them with ``Bound.cat``.
 
     The network must be in evaluation mode. Labels are given to a network with classes.
     """
-    device = next(denoiser.parameters()).device
-    classes = unet(denoiser).config.num_classes
     for start in range(0, len(images), batch):
-        indices = range(start, min(start + batch, len(images)))
-        some = images.gather(torch.arange(indices.start, indices.stop).numpy())
-        labels = {"y": some.y.to(device)} if classes and some.y is not None else {}
-        x0 = to_model_range(some.x, device)
-        yield variational_bound(
-            denoiser, x0, chain, PerImage([derive(seed, "bound", index) for index in indices]), hops=hops, **labels
-        )
+        yield batch_bound(denoiser, images, range(start, min(start + batch, len(images))), chain, seed=seed, hops=hops)
+
+
+def batch_bound(
+    denoiser: Denoiser,
+    images: Images,
+    rows: Sequence[int],
+    chain: Chain,
+    *,
+    seed: int,
+    hops: int | HopPlan | None,
+) -> Bound:
+    """The bound of the images at ``rows``; the noise of each depends on (seed, row) alone."""
+    x0, labels = _model_input(denoiser, images, rows)
+    rng = PerImage([derive(seed, "bound", row) for row in rows])
+    return variational_bound(denoiser, x0, chain, rng, hops=hops, **labels)
+
+
+def dataset_plan(denoiser: Denoiser, images: Images, chain: Chain, calls: int, *, seed: int) -> HopPlan:
+    """:func:`~.pilot.importance_plan` from the first few images of a set, with noise of its own."""
+    rows = range(min(PILOT_IMAGES, len(images)))
+    x0, labels = _model_input(denoiser, images, rows)
+    rng = PerImage([derive(seed, "pilot", row) for row in rows])
+    return importance_plan(denoiser, x0, chain, calls, rng, **labels)
+
+
+def _model_input(denoiser: Denoiser, images: Images, rows: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    device = next(denoiser.parameters()).device
+    some = images.gather(np.array(rows, dtype=np.int64))
+    labels = {"y": some.y.to(device)} if unet(denoiser).config.num_classes and some.y is not None else {}
+    return to_model_range(some.x, device), labels

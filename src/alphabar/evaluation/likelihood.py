@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alphabar.base.errors import ConfigError
-from alphabar.base.rng import Noise, uniforms
+from alphabar.base.rng import Noise
 from alphabar.base.tensors import mean_per_image, sum_per_image
+from alphabar.evaluation.hops import HopPlan, draw_hops, spread_of_sum
 from alphabar.model.denoiser import Denoise, Denoiser
 from alphabar.process import equations as eq
 from alphabar.process.bound import hop_nats
 from alphabar.process.chain import Chain, Transition
 
-__all__ = ["Bound", "mean_and_error", "variational_bound"]
+__all__ = ["Bound", "hop_term", "mean_and_error", "variational_bound"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Bound:
         decoder_nats: L_0, [B].
         mse: per-pixel mean of (x_0 − x̂_0)² at each of these hops and at the last, [B, T−1+1] (distortion, §4.3).
         times: the t of each column of ``terms_nats``, int64 [B, T−1].
-        weights: how many hops each column stands for, float64 [T−1]: 1, or the size of its stratum in an estimate.
+        weights: how many hops each term stands for, float64 [B, T−1]: 1, or 1/(K·probability) in an estimate.
+        draw_variance: the variance that drawing hops adds to ``nats``, float64 [B], estimated from the draws (a little
+            too high rather than too low; NaN with a single one); 0 where every hop was visited.
         dims: C·H·W.
     """
 
@@ -40,12 +43,13 @@ class Bound:
     mse: Tensor
     times: Tensor
     weights: Tensor
+    draw_variance: Tensor
     dims: int
 
     @property
     def nats(self) -> Tensor:
         """L = L_T + Σ L_{t−1} + L_0, an upper bound on −ln p(x_0): [B]."""
-        return self.prior_nats + self.terms_nats @ self.weights + self.decoder_nats
+        return self.prior_nats + (self.terms_nats * self.weights).sum(1) + self.decoder_nats
 
     @property
     def bits_per_dim(self) -> Tensor:
@@ -56,6 +60,14 @@ class Bound:
     def standard_error(self) -> float:
         """The standard error of the mean of ``bits_per_dim`` over the images (NaN for a single one)."""
         return mean_and_error(self.bits_per_dim)[1]
+
+    @property
+    def draw_error(self) -> float:
+        """How far the mean of ``bits_per_dim`` is from that of all hops on the same images: one standard error.
+
+        It shrinks with the hops per image; ``standard_error`` also holds the spread between images, which does not.
+        """
+        return float(self._per_dim(self.draw_variance.sum().sqrt() / len(self.draw_variance)))
 
     @property
     def rate(self) -> Tensor:
@@ -73,10 +85,14 @@ class Bound:
     @staticmethod
     def cat(parts: list[Bound]) -> Bound:
         """The bounds of several batches as one."""
-        first = parts[0]
-        columns = ("prior_nats", "terms_nats", "decoder_nats", "mse", "times")
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in columns}
-        return Bound(**joined, weights=first.weights, dims=first.dims)
+        return Bound(
+            **{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()},
+            dims=parts[0].dims,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every field but ``dims`` under its name, a row per image."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "dims"}
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
@@ -85,16 +101,25 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(error)
 
 
+def hop_term(denoise: Denoise, x0: Tensor, tr: Transition, rng: Noise, **cond: Any) -> tuple[Tensor, Tensor]:
+    """One term of Eq. 5 at x_t ~ q(x_t | x_0): its nats and the per-pixel mean of (x_0 − x̂_0)², float64 [B] each."""
+    x_t = eq.q_sample(x0, rng.randn_like(x0), tr.abar_t)
+    est = denoise(x_t, tr, **cond)
+    error = mean_per_image((x0 - est.x0).double().square())
+    return hop_nats(x0, x_t, est.x0, est.log_var, tr).cpu(), error.cpu()
+
+
 @torch.no_grad()
 def variational_bound(
-    denoise: Denoise, x0: Tensor, chain: Chain, rng: Noise, *, hops: int | None = None, **cond: Any
+    denoise: Denoise, x0: Tensor, chain: Chain, rng: Noise, *, hops: int | HopPlan | None = None, **cond: Any
 ) -> Bound:
     """Eqs. 3 and 5.  L = L_T + Σ L_{t−1} + L_0 ≥ −ln p_θ(x_0), every term in nats per image.
 
     ``x0`` [B, C, H, W] lies in [−1, 1] on the 256 levels 2k/255 − 1. Full: one network call per hop of ``chain``.
     With ``hops`` = K: an unbiased estimate from K + 1 calls; the hops above the last are cut into K strata as equal as
-    possible, and every image draws its own hop in each. The mean uses the clipped x̂_0, as the paper's evaluation
-    does. ``rng`` draws one ε per call; labels go in ``cond``.
+    possible, and every image draws its own hop in each. A :class:`HopPlan` draws important hops more often instead,
+    and L_0 more than once. The mean uses the clipped x̂_0, as the paper's evaluation does. ``rng`` draws one ε per
+    call; labels go in ``cond``.
 
     Raises:
         ConfigError: if ``hops`` is not 1 … len(chain) − 1, a value is not finite, or a value lies outside ±``clip`` of
@@ -109,41 +134,36 @@ def variational_bound(
             "(to_model_range does that)"
         )
     transitions = list(chain)
-    batch = len(x0)
-    terms: list[Tensor] = []
-    errors: list[Tensor] = []
-
-    def term(tr: Transition) -> Tensor:
-        x_t = eq.q_sample(x0, rng.randn_like(x0), tr.abar_t)
-        est = denoise(x_t, tr, **cond)
-        errors.append(mean_per_image((x0 - est.x0).double().square()).cpu())
-        return hop_nats(x0, x_t, est.x0, est.log_var, tr).cpu()
-
+    batch, last = len(x0), transitions[-1]
     if hops is None:
         times = torch.tensor(chain.times[:-2]).expand(batch, -1)
-        weights = torch.ones(len(chain) - 1, dtype=torch.float64)
-        terms = [term(tr) for tr in transitions[:-1]]
+        weights = torch.ones((batch, len(chain) - 1), dtype=torch.float64)
+        visited, decoder_draws = transitions[:-1], 1
     else:
-        times, weights = _strata(chain, hops, batch, rng)
-        terms = [term(chain.at(column)) for column in times.T]
-    decoder_nats = term(transitions[-1])
+        plan = hops if isinstance(hops, HopPlan) else HopPlan.uniform(chain, hops)
+        times, weights = draw_hops(plan, chain, batch, rng)
+        visited, decoder_draws = [chain.at(column) for column in times.T], plan.decoder_draws
+    terms, errors = _columns([hop_term(denoise, x0, tr, rng, **cond) for tr in visited], batch)
+    decoding, last_errors = _columns([hop_term(denoise, x0, last, rng, **cond) for _ in range(decoder_draws)], batch)
+    variance = torch.zeros(batch, dtype=torch.float64) if hops is None else spread_of_sum(terms * weights)
+    if decoder_draws > 1:
+        variance = variance + spread_of_sum(decoding / decoder_draws)
     return Bound(
         prior_nats=sum_per_image(eq.prior_kl(x0.double(), transitions[0].abar_t)).cpu(),
-        terms_nats=torch.stack(terms, dim=1) if terms else torch.zeros((batch, 0), dtype=torch.float64),
-        decoder_nats=decoder_nats,
-        mse=torch.stack(errors, dim=1),
+        terms_nats=terms,
+        decoder_nats=decoding.mean(1),
+        mse=torch.cat([errors, last_errors.mean(1, keepdim=True)], dim=1),
         times=times,
         weights=weights,
+        draw_variance=variance,
         dims=x0[0].numel(),
     )
 
 
-def _strata(chain: Chain, hops: int, batch: int, rng: Noise) -> tuple[Tensor, Tensor]:
-    """One time per image and stratum, int64 [B, K], and the sizes of the strata, float64 [K]."""
-    n = len(chain) - 1
-    if not 1 <= hops <= n:
-        raise ConfigError(f"hops: got {hops}, need 1 … {n}, the hops of the chain above its last")
-    edges = torch.arange(hops + 1) * n // hops
-    sizes = edges.diff()
-    place = edges[:-1] + (uniforms(rng, [batch, hops]) * sizes).long().clamp(max=sizes - 1)
-    return torch.tensor(chain.times)[place], sizes.double()
+def _columns(calls: list[tuple[Tensor, Tensor]], batch: int) -> tuple[Tensor, Tensor]:
+    """The nats and the errors of several calls side by side, float64 [B, calls] each."""
+    if not calls:
+        empty = torch.zeros((batch, 0), dtype=torch.float64)
+        return empty, empty
+    nats, errors = zip(*calls, strict=True)
+    return torch.stack(nats, dim=1), torch.stack(errors, dim=1)

@@ -141,9 +141,17 @@ class Estimate:
         self._variance_out = halves[1] if len(halves) > 1 else None
 
     @cached_property
+    def _trained(self) -> Transition:
+        """The hop t → t − 1, which the network was trained on, whatever chain it is asked along: μ̃ is that hop's."""
+        t, abar = self.tr.t, self.denoiser.schedule.alpha_bar
+        if isinstance(t, Tensor):
+            return self.tr._replace(s=t - 1, abar_s=abar.to(t.device)[t - 1])
+        return self.tr._replace(s=t - 1, abar_s=float(abar[t - 1]))
+
+    @cached_property
     def x0_raw(self) -> Tensor:
         """x̂_0 as predicted."""
-        return self.denoiser.prediction.x0(self.out, self.x_t, self.tr)
+        return self.denoiser.prediction.x0(self.out, self.x_t, self._trained)
 
     @cached_property
     def x0(self) -> Tensor:
@@ -154,7 +162,7 @@ class Estimate:
     def eps(self) -> Tensor:
         """ε̂, re-derived from the clipped x̂_0 so that the two stay one pair."""
         if self.denoiser.clip is None:
-            return self.denoiser.prediction.eps(self.out, self.x_t, self.tr)
+            return self.denoiser.prediction.eps(self.out, self.x_t, self._trained)
         return eq.eps_from_x0(self.x_t, self.x0, self.tr.abar_t)
 
     @cached_property

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from alphabar.base.choice import choice
+from alphabar.base.errors import ConfigError
 from alphabar.base.registry import Registry
 from alphabar.base.tensors import Coef, log, to_image
 from alphabar.process.chain import Transition
@@ -64,13 +65,26 @@ class FixedLarge:
 
 @choice
 class Learned:
-    """ln σ² is the second half of the network's output (Ho et al., Table 2, "learned diagonal Σ")."""
+    """ln σ² is the second half of the network's output (Ho et al., Table 2, "learned diagonal Σ").
+
+    It is the variance of the hop t → t − 1 that the network was trained on and says nothing about longer hops.
+    """
 
     channels: ClassVar[int] = 2
 
     def log_var(self, raw: Tensor | None, tr: Transition) -> Tensor:
-        """The output itself."""
+        """The output itself.
+
+        Raises:
+            ConfigError: for a hop of more than one step.
+        """
         assert raw is not None
+        steps = torch.as_tensor(tr.t) - torch.as_tensor(tr.s)
+        if (steps != 1).any():
+            raise ConfigError(
+                f"variance learned: is that of single steps, got a hop of {int(steps.max())}; use the full chain "
+                "(--steps T), or DDIM, which needs no variance"
+            )
         return raw
 
 

@@ -53,6 +53,7 @@ class _Decoded:
     """What is kept of an image once its pixels are in place."""
 
     notes: tuple[str, ...]
+    reduced: bool
     grey: bool
     digest: bytes
     constant: bool
@@ -94,7 +95,8 @@ def open_folder(path: str, size: int | None = None) -> Images:
     lines += _ignored(found, others)
     if labels is not None and len(found.folders) > len(class_names):
         lines.append(f"{count(len(found.folders) - len(class_names), 'sub-folder')} without images: not a class")
-    return Images(pixels, labels, class_names, name, spec_of("folder", root), tuple(lines))
+    reduced = any(item.reduced for item in decoded)
+    return Images(pixels, labels, class_names, name, spec_of("folder", root), tuple(lines), reduced=reduced)
 
 
 def _first_channel(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -186,7 +188,8 @@ def _placed(picture: Picture, item: _Candidate, out: npt.NDArray[np.uint8]) -> _
         raise DataError("colour pixels under a grey header")
     out[:] = square if grey else square.transpose(2, 0, 1)
     digest = hashlib.blake2b(np.ascontiguousarray(out).data, digest_size=16).digest()
-    return _Decoded(picture.notes, grey, digest, bool(out.min() == out.max()) and out[0].size > 1)
+    constant = bool(out.min() == out.max()) and out[0].size > 1
+    return _Decoded(picture.notes, picture.reduced, grey, digest, constant)
 
 
 def _in_threads(function: Callable[[S], T], items: list[S]) -> Iterator[T]:

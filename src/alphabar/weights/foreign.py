@@ -1,0 +1,141 @@
+"""Weight files made by other programs, read without executing anything that is in them.
+
+A safetensors file holds tensors and nothing else. A file of ``torch.save`` is a pickle, which may call any function of
+any module; torch's weights-only unpickler follows the few instructions that rebuild tensors and refuses the rest. A
+TorchScript archive is a program. The file is read once, so the bytes whose SHA-256 is returned are the bytes that were
+decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from alphabar.base.errors import CheckpointError, UnknownFormat, printable
+
+__all__ = ["read_state"]
+
+# how the weights-only unpickler words its refusal of a function or class, as opposed to bytes that make no sense
+NEEDS_CODE = re.compile(r"GLOBAL (\S+)|Trying to call|Can only (?:create|build)|must be imported")
+
+
+def read_state(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """The tensors of the weight file ``path``, on the CPU, and the SHA-256 of its bytes (64 hex digits).
+
+    Read are ``.safetensors`` and, of a flat table from names to tensors, ``.pt``, ``.pth`` and ``.bin`` as
+    ``torch.save(module.state_dict(), …)`` writes them, of any version of torch. No code is executed. Values are not
+    checked: whoever copies them into a network does that.
+
+    Args:
+        path: the file; its suffix says which of the two formats it is.
+        sha256: the digest that it must have (64 lower-case hex digits); None takes any.
+
+    Raises:
+        CheckpointError: if there is no such file, it is damaged, has another digest, needs code to be loaded, is a
+            TorchScript archive, or holds anything but dense tensors under names.
+    """
+    where = printable(path)
+    decode = READERS.get(path.suffix.lower())
+    if decode is None:
+        raise UnknownFormat(f"{where}: weights are read from {', '.join(READERS)} files; save the state dict as one")
+    data = _bytes(path)
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise CheckpointError(
+            f"{where}: SHA-256 is {digest[:12]}…, need {sha256[:12]}…; the file is damaged or another: fetch it again"
+        )
+    return _table(decode(data, where), where), digest
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise CheckpointError(f"{printable(path)}: {'not a' if path.exists() else 'no such'} file; give a weight file")
+    try:
+        return path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"{printable(path)}: not readable ({_reason(error)})") from error
+
+
+def _safetensors(data: bytes, where: str) -> object:
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:  # whatever a damaged header leads to
+        raise CheckpointError(f"{where}: not a readable safetensors file ({_reason(error)})") from error
+
+
+def _torch(data: bytes, where: str) -> object:
+    if _is_torchscript(data):
+        raise CheckpointError(
+            f"{where}: is a TorchScript archive, which contains code and is not run; give a state dict "
+            "(.safetensors, or torch.save(module.state_dict(), ...))"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age of a pickle; what is wrong with it, the error says
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
+    except Exception as error:  # damaged bytes can derail the unpickler anywhere
+        refused = NEEDS_CODE.search(str(error))
+        if refused:
+            what = f" ({printable(refused[1])})" if refused[1] else ""
+            raise CheckpointError(
+                f"{where}: needs code to be loaded{what}, and code in a file is never run; save the state dict alone, "
+                "as .safetensors or with torch.save(module.state_dict(), ...)"
+            ) from error
+        raise CheckpointError(f"{where}: not a readable torch file ({_reason(error)})") from error
+
+
+READERS: Mapping[str, Callable[[bytes, str], object]] = {
+    ".safetensors": _safetensors,
+    ".pt": _torch,
+    ".pth": _torch,
+    ".bin": _torch,
+}
+
+
+def _is_torchscript(data: bytes) -> bool:
+    """Whether ``data`` is an archive with the records of ``torch.jit.save``, beside or instead of plain tensors."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            records = [PurePosixPath(name).parts[1:] for name in archive.namelist()]
+    except Exception:  # not an archive, or a damaged one: the reader will say so
+        return False
+    return any(record[:1] == ("code",) or record == ("constants.pkl",) for record in records)
+
+
+def _table(value: object, where: str) -> dict[str, Tensor]:
+    """``value`` as names and plain tensors.
+
+    Raises:
+        CheckpointError: if it is anything else.
+    """
+    if not isinstance(value, Mapping):
+        raise CheckpointError(
+            f"{where}: holds a {type(value).__name__}, need a table from names to tensors (state dict)"
+        )
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{where}: {printable(name)!r} is a {type(tensor).__name__}, need a table from names to tensors; save "
+                "the state dict alone"
+            )
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise CheckpointError(f"{where}: {printable(name)} is not a dense tensor; save it as float32")
+    return {name: tensor.detach() for name, tensor in value.items()}
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence of an error; of an unpickler's our own: torch's advises to load with code."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "its bytes are not what torch.save writes"
+    lines = re.split(r"\.\s|\n", str(error).strip())
+    return printable(lines[0][:200]) or type(error).__name__
