@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from oracles import decoder
 from oracles.discrete import NORMAL_NODES, NORMAL_WEIGHTS
 
