@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_every_hop_is_drawn_as_often_as_planned(k):
     p = torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15], dtype=torch.float64)
     chain = ab.Chain(SCHEDULE, times=(50, 40, 30, 20, 10, 5, 0))
     n = 2100
-    times, weights = draw_hops(HopPlan(p, k), chain, n, Even(n))
+    times, weights, _ = draw_hops(HopPlan(p, k), chain, n, Even(n))
     assert times.shape == weights.shape == (n, k)
     for place, t in enumerate(chain.times[:-2]):
         chosen = times == t
@@ -62,7 +63,7 @@ def test_every_hop_is_drawn_as_often_as_planned(k):
 def test_one_draw_in_each_stratum():
     """K even draws of K equal hops visit every hop once."""
     chain = ab.Chain(SCHEDULE, times=(50, 40, 30, 20, 0))
-    times, weights = draw_hops(HopPlan.uniform(chain, 3), chain, 8, ab.Rng(0))
+    times, weights, _ = draw_hops(HopPlan.uniform(chain, 3), chain, 8, ab.Rng(0))
     assert (times == torch.tensor([50, 40, 30])).all() and (weights == 1).all()
 
 
@@ -108,6 +109,18 @@ def test_important_hops_are_worth_it():
     planned = ab.variational_bound(model, x0, CHAIN, ab.PerImage(range(64)), hops=plan)
     even = ab.variational_bound(model, x0, CHAIN, ab.PerImage(range(64)), hops=10)
     assert planned.draw_error < 0.7 * even.draw_error
+
+
+def test_subtracting_long_noise_changes_the_error_and_not_the_mean():
+    """With and without the control variate: the same expectation, a smaller spread."""
+    model, x0 = denoiser(), images(2000)
+    plan = importance_plan(model, x0[:64], CHAIN, 12, SeededNoise(7))
+    plain = dataclasses.replace(plan, slopes=None, decoder_slope=0.0)
+    a, b = (ab.variational_bound(model, x0, CHAIN, ab.PerImage(range(2000)), hops=p) for p in (plan, plain))
+    assert float(plan.slopes.max()) > 0 and plan.decoder_slope > 0
+    assert a.draw_error < 0.85 * b.draw_error
+    both = math.hypot(a.draw_error, b.draw_error)
+    assert abs(float(a.bits_per_dim.mean() - b.bits_per_dim.mean())) < 4 * both
 
 
 def test_a_full_bound_draws_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from alphabar.base.errors import ConfigError
 from alphabar.base.rng import Noise, uniforms
 from alphabar.process.chain import Chain
 
-__all__ = ["HopPlan", "draw_hops", "spread_of_sum"]
+__all__ = ["Draws", "HopPlan", "draw_hops", "spread_of_sum"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +23,18 @@ class HopPlan:
         probability: float64 [n], of each hop above the last (t = T … 2 on the full chain); all positive, sum 1.
         hops: K, how many of them every image draws.
         decoder_draws: how often L_0 is drawn for every image.
+        slopes: float64 [n], how many nats the term of a hop grows per unit of ‖ε‖² on average; None for 0.
+        decoder_slope: the same of L_0.
+
+    The expectation of ‖ε‖² is known, D: what a term owes to noise that happens to be long is subtracted, slope ·
+    (‖ε‖² − D), which changes no expectation and halves the variance where t is small (a control variate).
     """
 
     probability: Tensor
     hops: int
     decoder_draws: int = 1
+    slopes: Tensor | None = None
+    decoder_slope: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -37,6 +45,11 @@ class HopPlan:
             raise ConfigError(
                 f"hop plan: got {self.hops} hops and {self.decoder_draws} draws of L_0, need at least 1 of each"
             )
+
+    def facts(self) -> list[float]:
+        """Every number of the plan."""
+        slopes = [] if self.slopes is None else self.slopes.tolist()
+        return [self.hops, self.decoder_draws, self.decoder_slope, *self.probability.tolist(), *slopes]
 
     @staticmethod
     def uniform(chain: Chain, hops: int) -> HopPlan:
@@ -51,8 +64,16 @@ class HopPlan:
         return HopPlan(torch.full((n,), 1 / n, dtype=torch.float64), hops)
 
 
-def draw_hops(plan: HopPlan, chain: Chain, batch: int, rng: Noise) -> tuple[Tensor, Tensor]:
-    """K times per image, int64 [B, K], and how many hops each stands for, float64 [B, K].
+class Draws(NamedTuple):
+    """K hops per image: their ``times`` int64 [B, K], how many hops each stands for and its slope, float64 [B, K]."""
+
+    times: Tensor
+    weights: Tensor
+    slopes: Tensor
+
+
+def draw_hops(plan: HopPlan, chain: Chain, batch: int, rng: Noise) -> Draws:
+    """K hops for each of ``batch`` images.
 
     The cumulative probability is cut into K equal strata and every image draws one hop in each (stratified importance
     sampling): Σ weight · L_{t−1} is unbiased for the sum over all hops.
@@ -60,7 +81,8 @@ def draw_hops(plan: HopPlan, chain: Chain, batch: int, rng: Noise) -> tuple[Tens
     k = plan.hops
     places = (torch.arange(k) + uniforms(rng, [batch, k])) / k
     chosen = torch.searchsorted(plan.probability.cumsum(0), places, right=True).clamp(max=len(plan.probability) - 1)
-    return torch.tensor(chain.times[:-2])[chosen], 1 / (k * plan.probability[chosen])
+    slopes = torch.zeros_like(plan.probability) if plan.slopes is None else plan.slopes
+    return Draws(torch.tensor(chain.times[:-2])[chosen], 1 / (k * plan.probability[chosen]), slopes[chosen])
 
 
 def spread_of_sum(draws: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alphabar.base.errors import ConfigError
 from alphabar.base.rng import Noise
-from alphabar.base.tensors import mean_per_image, sum_per_image
+from alphabar.base.tensors import Coef, mean_per_image, sum_per_image
 from alphabar.evaluation.hops import HopPlan, draw_hops, spread_of_sum
 from alphabar.model.denoiser import Denoise, Denoiser
 from alphabar.process import equations as eq
@@ -27,7 +27,8 @@ class Bound:
 
     Attributes:
         prior_nats: L_T, [B].
-        terms_nats: L_{t−1} for t = T … 2, [B, T−1]; of an estimate only the hops drawn, [B, K].
+        terms_nats: L_{t−1} for t = T … 2, [B, T−1]; of an estimate only the hops drawn, [B, K], less what a
+            :class:`~.hops.HopPlan` subtracts for long noise.
         decoder_nats: L_0, [B].
         mse: per-pixel mean of (x_0 − x̂_0)² at each of these hops and at the last, [B, T−1+1] (distortion, §4.3).
         times: the t of each column of ``terms_nats``, int64 [B, T−1].
@@ -101,9 +102,9 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(error)
 
 
-def hop_term(denoise: Denoise, x0: Tensor, tr: Transition, rng: Noise, **cond: Any) -> tuple[Tensor, Tensor]:
-    """One term of Eq. 5 at x_t ~ q(x_t | x_0): its nats and the per-pixel mean of (x_0 − x̂_0)², float64 [B] each."""
-    x_t = eq.q_sample(x0, rng.randn_like(x0), tr.abar_t)
+def hop_term(denoise: Denoise, x0: Tensor, tr: Transition, eps: Tensor, **cond: Any) -> tuple[Tensor, Tensor]:
+    """One term of Eq. 5 at x_t of Eq. 4: its nats and the per-pixel mean of (x_0 − x̂_0)², float64 [B] each."""
+    x_t = eq.q_sample(x0, eps, tr.abar_t)
     est = denoise(x_t, tr, **cond)
     error = mean_per_image((x0 - est.x0).double().square())
     return hop_nats(x0, x_t, est.x0, est.log_var, tr).cpu(), error.cpu()
@@ -138,13 +139,21 @@ def variational_bound(
     if hops is None:
         times = torch.tensor(chain.times[:-2]).expand(batch, -1)
         weights = torch.ones((batch, len(chain) - 1), dtype=torch.float64)
-        visited, decoder_draws = transitions[:-1], 1
+        slopes, decoder_slope, decoder_draws = torch.zeros_like(weights), 0.0, 1
+        visited = transitions[:-1]
     else:
         plan = hops if isinstance(hops, HopPlan) else HopPlan.uniform(chain, hops)
-        times, weights = draw_hops(plan, chain, batch, rng)
-        visited, decoder_draws = [chain.at(column) for column in times.T], plan.decoder_draws
-    terms, errors = _columns([hop_term(denoise, x0, tr, rng, **cond) for tr in visited], batch)
-    decoding, last_errors = _columns([hop_term(denoise, x0, last, rng, **cond) for _ in range(decoder_draws)], batch)
+        times, weights, slopes = draw_hops(plan, chain, batch, rng)
+        decoder_slope, decoder_draws = plan.decoder_slope, plan.decoder_draws
+        visited = [chain.at(column) for column in times.T]
+
+    def term(tr: Transition, slope: Coef) -> tuple[Tensor, Tensor]:
+        eps = rng.randn_like(x0)
+        nats, error = hop_term(denoise, x0, tr, eps, **cond)
+        return nats - slope * (sum_per_image(eps.square()).cpu() - x0[0].numel()), error
+
+    terms, errors = _columns([term(tr, slope) for tr, slope in zip(visited, slopes.T, strict=True)], batch)
+    decoding, last_errors = _columns([term(last, decoder_slope) for _ in range(decoder_draws)], batch)
     variance = torch.zeros(batch, dtype=torch.float64) if hops is None else spread_of_sum(terms * weights)
     if decoder_draws > 1:
         variance = variance + spread_of_sum(decoding / decoder_draws)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alphabar.base.errors import ConfigError
 from alphabar.base.rng import Noise
+from alphabar.base.tensors import sum_per_image
 from alphabar.evaluation.hops import HopPlan
 from alphabar.evaluation.likelihood import hop_term
 from alphabar.model.denoiser import Denoise
@@ -31,7 +32,8 @@ def importance_plan(denoise: Denoise, x0: Tensor, chain: Chain, calls: int, rng:
     The pilot takes at most ``PILOT_CALLS`` calls per image: two draws of L_{t−1} at up to 16 times, dense near
     t = 0 where the terms are large, and of L_0. A hop is drawn in proportion to √E[L_{t−1}²] (Nichol and Dhariwal
     2021, Eq. 18), interpolated between those times, with a fiftieth spread evenly so that no weight explodes. The
-    calls are shared between L_0 and the hops in proportion to the noise each leaves (Neyman allocation).
+    calls are shared between L_0 and the hops in proportion to the noise each leaves (Neyman allocation), once what
+    depends on the length of the noise is subtracted.
 
     Raises:
         ConfigError: if ``calls`` is below 2.
@@ -42,20 +44,28 @@ def importance_plan(denoise: Denoise, x0: Tensor, chain: Chain, calls: int, rng:
     hops = list(chain)
     from_data = np.unique(np.geomspace(1, n, min(GRID, n)).round().astype(int))
     pilot = [_moments(denoise, x0, hops[n - place], rng, cond) for place in from_data]
-    importance, noise = (_between(from_data, np.array(values), n) for values in zip(*pilot, strict=True))
+    importance, noise, slopes = (_between(from_data, np.array(values), n) for values in zip(*pilot, strict=True))
     probability = (1 - UNIFORM_SHARE) * importance / importance.sum() + UNIFORM_SHARE / n
-    decoder_noise = _moments(denoise, x0, hops[-1], rng, cond)[1]
+    _, decoder_noise, decoder_slope = _moments(denoise, x0, hops[-1], rng, cond)
     share = decoder_noise / max(decoder_noise + noise.sum(), np.finfo(float).tiny)
     decoder_draws = int(np.clip(round(calls * share), 1, calls - 1))
     # the chain runs from noise to data, the pilot's places from data to noise
-    return HopPlan(torch.from_numpy(probability[::-1].copy()), calls - decoder_draws, decoder_draws)
+    chances, rises = (torch.from_numpy(values[::-1].copy()) for values in (probability, slopes))
+    return HopPlan(chances, calls - decoder_draws, decoder_draws, rises, decoder_slope)
 
 
-def _moments(denoise: Denoise, x0: Tensor, tr: Transition, rng: Noise, cond: dict[str, Any]) -> tuple[float, float]:
-    """√E[L²] of one hop, and the deviation of L over the noise of one image."""
-    one, two = (hop_term(denoise, x0, tr, rng, **cond)[0] for _ in range(DRAWS))
+def _moments(
+    denoise: Denoise, x0: Tensor, tr: Transition, rng: Noise, cond: dict[str, Any]
+) -> tuple[float, float, float]:
+    """√E[L²] of one hop; the deviation of L over the noise of one image, and its slope over ‖ε‖²."""
+    eps = [rng.randn_like(x0) for _ in range(DRAWS)]
+    one, two = (hop_term(denoise, x0, tr, e, **cond)[0] for e in eps)
+    long, longer = (sum_per_image(e.square()).cpu() for e in eps)
+    rise, run = one - two, long - longer
+    slope = float((rise * run).sum() / run.square().sum().clamp(min=1e-300))
     second = (one.square() + two.square()).mean() / 2
-    return float(second.sqrt()), float(((one - two).square().mean() / 2).sqrt())
+    noise = (rise - slope * run).square().mean() / 2
+    return float(second.sqrt()), float(noise.sqrt()), max(slope, 0.0)
 
 
 def _between(places: npt.NDArray[np.int64], values: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:

@@ -110,7 +110,7 @@ class BoundWork:
         self.denoiser, self.images, self.seed, self.plan = denoiser, images, seed, plan
         self.chain = Chain.full(denoiser.schedule)
         self.total = len(images)
-        hops = None if plan is None else [plan.hops, plan.decoder_draws, *plan.probability.tolist()]
+        hops = None if plan is None else plan.facts()
         size = batch_size(denoiser.shape)
         facts = {**facts, "images": images.fingerprint, "seed": seed, "hops": hops, "batch": size}
         self._batches = _Batches(self.total, size, Parts(root, "bound", facts))
