@@ -52,7 +52,7 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/digits"),
-    minutes: Annotated[float, typer.Option(help="Time for training.")] = 2.7,
+    minutes: Annotated[float, typer.Option(help="Time for training.")] = 2.85,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
 ) -> None:
     """Train on handwritten digits, sample, measure, and write one page that shows it all."""
