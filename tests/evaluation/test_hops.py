@@ -85,6 +85,7 @@ def test_the_plan_finds_the_hops_that_matter():
     assert plan.probability.shape == (99,) and float(plan.probability.sum()) == pytest.approx(1, abs=1e-12)
     assert float((plan.probability - wanted).abs().sum()) < 0.25
     assert plan.hops + plan.decoder_draws == 20 and plan.decoder_draws >= 1
+    assert importance_plan(denoiser(), images(64), CHAIN, 200, SeededNoise(0)).decoder_draws > 5, "L_0 is noisy too"
 
 
 def test_the_estimate_is_unbiased_and_its_error_holds():

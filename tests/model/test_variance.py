@@ -87,3 +87,21 @@ def test_learned_range_matches_diffusers(index: int, expected: float) -> None:
     head = torch.full((1, 2, 2), 0.5, dtype=torch.float64)
     log_var = denoiser_of(ab.LearnedRange(), schedule, head)(X_T, hop).log_var
     assert values(log_var) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_learned_variance_is_that_of_single_steps() -> None:
+    """On a spaced chain it is refused: the network never saw a longer hop."""
+    schedule = ab.schedules.Linear(T=10).build()
+    x_t = torch.zeros((2, 1, 2, 2))
+
+    def net(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x], dim=1)
+
+    denoiser = ab.Denoiser(net, schedule, variance=ab.Learned(), shape=(1, 2, 2))
+    full, spaced = ab.Chain.full(schedule), ab.Chain(schedule, times=(10, 7, 0))
+    for tr in full:
+        assert denoiser(x_t, tr).log_var.shape == x_t.shape
+    for tr in (*spaced, spaced.at(torch.tensor([10, 7]))):
+        with pytest.raises(ab.AlphabarError, match="single steps"):
+            _ = denoiser(x_t, tr).log_var
+    assert denoiser(x_t, full.at(torch.tensor([3, 1]))).log_var.shape == x_t.shape
