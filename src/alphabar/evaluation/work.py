@@ -83,6 +83,14 @@ class _Batches:
     def left(self) -> int:
         return sum(len(rows) for _, rows in self.missing())
 
+    def work(self, make: Callable[[range], dict[str, Tensor]]) -> Iterator[int]:
+        """Make and keep what is missing, yielding the rows done so far."""
+        done = self.n - self.left()
+        for name, rows in self.missing():
+            self.parts.put(name, make(rows))
+            done += len(rows)
+            yield done
+
     def load(self) -> list[dict[str, Tensor]]:
         found = []
         for name, rows in self:
@@ -130,17 +138,12 @@ class BoundWork:
 
     def run(self) -> Iterator[int]:
         """Measure what is left."""
-        done = self.total - self.left()
-        for name, rows in self._batches.missing():
-            self._batches.parts.put(name, self._bound(rows, self.plan).tensors())
-            done += len(rows)
-            yield done
+        return self._batches.work(lambda rows: self._bound(rows, self.plan).tensors())
 
     def result(self) -> Bound:
         """The bound of every image, in order."""
-        parts = self._batches.load()
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return Bound(**joined, dims=math.prod(self.denoiser.shape))
+        dims = math.prod(self.denoiser.shape)
+        return Bound.cat([Bound(**part, dims=dims) for part in self._batches.load()])
 
     def _bound(self, rows: range, plan: HopPlan | None) -> Bound:
         return batch_bound(self.denoiser, self.images, rows, self.chain, seed=self.seed, hops=plan)
@@ -185,19 +188,18 @@ class SampleWork:
 
     def run(self) -> Iterator[int]:
         """Sample what is left."""
-        done = self.total - self.left()
-        for name, rows in self._batches.missing():
-            x = None
-            for frame in self._frames(rows):
-                x = frame.x
-            assert x is not None
-            self._batches.parts.put(name, {"images": to_uint8(x).cpu()})
-            done += len(rows)
-            yield done
+        return self._batches.work(self._sample)
 
     def result(self) -> Tensor:
         """The images, uint8 [N, C, H, W]."""
         return torch.cat([part["images"] for part in self._batches.load()])
+
+    def _sample(self, rows: range) -> dict[str, Tensor]:
+        x = None
+        for frame in self._frames(rows):
+            x = frame.x
+        assert x is not None
+        return {"images": to_uint8(x).cpu()}
 
     def _frames(self, rows: range) -> Iterator[Any]:
         labels = None if self.labels is None else self.labels[rows.start : rows.stop]
@@ -235,19 +237,17 @@ class FeatureWork:
 
     def run(self) -> Iterator[int]:
         """Look at what is left."""
-        done = self.total - self.left()
-        for name, rows in self._batches.missing():
-            found = self.net(self.read(rows))
-            if not torch.isfinite(found.values).all():
-                raise DataError(f"{self.net.name}: gave NaN or infinite features; choose other --features")
-            logits = {} if found.logits is None else {"logits": found.logits}
-            self._batches.parts.put(name, {"values": found.values, **logits})
-            done += len(rows)
-            yield done
+        return self._batches.work(self._look)
 
     def result(self) -> Features:
         """The features of every image, in order."""
         return Features.cat([Features(part["values"], part.get("logits")) for part in self._batches.load()])
+
+    def _look(self, rows: range) -> dict[str, Tensor]:
+        found = self.net(self.read(rows))
+        if not torch.isfinite(found.values).all():
+            raise DataError(f"{self.net.name}: gave NaN or infinite features; choose other --features")
+        return {"values": found.values} | ({} if found.logits is None else {"logits": found.logits})
 
     def moments(self) -> Moments:
         """Mean and scatter of all features, kept beside them."""
