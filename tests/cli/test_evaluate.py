@@ -334,7 +334,8 @@ def test_a_classifier_learns_the_digits():
     assert open_classifier("few").facts.accuracy > 0.9
 
 
-def test_a_damaged_classifier_is_refused(run, classes, capsys):
+def test_a_damaged_classifier_is_refused_by_name_and_passed_over_without(run, classes, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path))
     assert main(["classifier", str(run.parent / "tiny.npz"), "--name", "broken", "--epochs", "1"]) == 0
     file = classifier_folder("broken") / "weights.safetensors"
     data = bytearray(file.read_bytes())
@@ -342,6 +343,10 @@ def test_a_damaged_classifier_is_refused(run, classes, capsys):
     file.write_bytes(data)
     code, error = refused(capsys, "evaluate", str(run), "--metrics", "is", "-n", "8", "--features", "broken")
     assert code == 4 and "SHA-256" in error
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--metrics", "kid", "-n", "8"]) == 0
+    out = capsys.readouterr().out
+    assert "random" in out and "classifier broken is passed over" in out
 
 
 def test_classifiers_need_classes(run, tmp_path, capsys):

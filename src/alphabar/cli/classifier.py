@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from alphabar.base.errors import ConfigError, printable
+from alphabar.base.errors import CheckpointError, ConfigError, printable
 from alphabar.cli.console import duration, progress, say
 from alphabar.data.batch import Images
 from alphabar.data.sources import open_source
@@ -58,7 +58,7 @@ def features_for(spec: str | None, images: Images | None, shape: tuple[int, int,
     the random convolutions otherwise. The classifier of the embedded digits is trained when it is first needed.
     """
     if spec is None:
-        spec = _best(images, shape)
+        spec = _best(images, shape, quiet=quiet)
     if spec == "digits" and "digits" not in known_classifiers():
         if not quiet:
             say("features     training the classifier of digits, once")
@@ -66,11 +66,16 @@ def features_for(spec: str | None, images: Images | None, shape: tuple[int, int,
     return open_features(spec)
 
 
-def _best(images: Images | None, shape: tuple[int, int, int]) -> str:
+def _best(images: Images | None, shape: tuple[int, int, int], *, quiet: bool) -> str:
     if images is not None and images.spec == "digits":
         return "digits"
     for name in known_classifiers():
-        facts = open_classifier(name).facts
+        try:
+            facts = open_classifier(name).facts
+        except CheckpointError as damaged:
+            if not quiet:
+                say(f"note         classifier {printable(name)} is passed over: {damaged}")
+            continue
         if images is not None and facts.trained_on == images.name and facts.shape == shape:
             return name
     return "inception" if shape[0] == 3 and (cache_folder() / "inception" / FILE).exists() else "random-conv"
