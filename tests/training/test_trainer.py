@@ -328,20 +328,110 @@ class Broken:
 
 
 @pytest.mark.parametrize("how", ["nan", "inf", "gradient"])
-def test_divergence_is_an_error_that_touches_nothing(how):
+def test_a_step_that_is_not_finite_is_skipped_counted_and_touches_nothing(how):
     run = build()
     steps(run, 2)
     before, good = state(run), run.config
     run.config = dataclasses.replace(run.config, objective=Broken(how))
-    with pytest.raises(Diverged, match=r"step 3.*optim\.lr") as caught:
-        steps(run, 1)
-    assert caught.value.exit_code == 6 and run.step == 2
+    (skipped,) = steps(run, 1)
+    assert skipped.skipped and (run.step, run.skipped, run.skipped_in_a_row) == (3, 1, 1)
+    assert not (math.isfinite(skipped.loss) and math.isfinite(skipped.grad_norm))
     same(state(run), before)
     run.config = good
+    (after,) = steps(run, 1)
+    assert not after.skipped and (run.step, run.skipped, run.skipped_in_a_row) == (4, 1, 0)
+    assert all(torch.isfinite(value).all() for value in state(run).values())
+    # as if that step's batch, times and noise had never been there
     other = build()
-    steps(other, 3)
-    steps(run, 1)
+    steps(other, 2)
+    other.step = 3
+    steps(other, 1)
     same(state(run), state(other))
+
+
+def test_three_in_a_row_end_the_training():
+    run = build(run={"steps": 9})
+    run.config = dataclasses.replace(run.config, objective=Broken("nan"))
+    seen = []
+    with pytest.raises(Diverged, match=r"step 3: .*3 steps in a row.*optim\.lr") as caught:
+        seen.extend(trainer.fit(run))
+    assert caught.value.exit_code == 6 and len(seen) == run.step == 3 and all(m.skipped for m in seen)
+
+
+def test_a_restart_is_a_new_run_at_another_rate():
+    run, other = build(), build()
+    steps(run, 3)
+    trainer.restart(run, lr_scale=0.5)
+    same(state(run), state(other))
+    assert steps(run, 1)[0].lr == pytest.approx(0.5 * steps(other, 1)[0].lr)
+
+
+# --- micro-batches --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 4, 7, 8, 50])
+@pytest.mark.parametrize(
+    "over",
+    [{}, {"objective": Hybrid(), "variance": LearnedRange(), "net": {"output_channels": 2}}],
+    ids=["simple", "hybrid"],
+)
+def test_micro_batches_give_the_same_weights(micro_batch, over):
+    whole, parts = build(**over), build(**over, run={"micro_batch": micro_batch})
+    one, other = steps(whole, 5), steps(parts, 5)
+    for a, b in zip(one, other, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-5) and a.grad_norm == pytest.approx(b.grad_norm, rel=1e-3)
+    for name, value in state(whole).items():
+        assert (value - state(parts)[name]).abs().max() < 1e-4, name
+
+
+def test_micro_batches_keep_the_labels_with_their_images():
+    labelled = images(classes=4)
+    whole, parts = (
+        build(labelled, net={"num_classes": 4}, run={"micro_batch": size, "batch": 6}) for size in (None, 4)
+    )
+    assert steps(whole, 1)[0].loss == pytest.approx(steps(parts, 1)[0].loss, rel=1e-6)
+
+
+class Small:
+    """Memory for ``fits`` images at once."""
+
+    def __init__(self, run: trainer.Run, fits: int, monkeypatch) -> None:
+        self.most = 0
+        real = unet(run.denoiser).forward
+
+        def forward(x, *arguments, **keywords):
+            if len(x) > fits:
+                raise RuntimeError(
+                    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+                    "4000000000 bytes. Error code 12"
+                )
+            self.most = max(self.most, len(x))
+            return real(x, *arguments, **keywords)
+
+        monkeypatch.setattr(unet(run.denoiser), "forward", forward)
+
+
+@pytest.mark.parametrize(("fits", "advised"), [(7, 4), (4, 4), (3, 2), (1, 1)])
+def test_exhausted_memory_advises_the_micro_batch_that_fits(monkeypatch, fits, advised):
+    run = build()
+    before = state(run)
+    Small(run, fits, monkeypatch)
+    with pytest.raises(OutOfMemory, match=rf"batch 8 \(asked for 4\.0 GB\); --micro-batch {advised} fits") as caught:
+        steps(run, 1)
+    assert caught.value.exit_code == 8 and caught.value.micro_batch == advised
+    same(state(run), before)
+    run.config = dataclasses.replace(run.config, run=dataclasses.replace(run.config.run, micro_batch=advised))
+    (made,) = steps(run, 1)
+    other = build()
+    assert made.loss == pytest.approx(steps(other, 1)[0].loss, rel=1e-6)
+
+
+def test_the_held_out_loss_halves_what_does_not_fit(monkeypatch, caplog):
+    run = build()
+    whole = trainer.held_out_loss(run, 100)
+    memory = Small(dataclasses.replace(run, denoiser=run.ema.denoiser), 10, monkeypatch)
+    assert trainer.held_out_loss(run, 100) == pytest.approx(whole, rel=1e-6)
+    assert 0 < memory.most <= 10 and len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(
@@ -352,7 +442,7 @@ def test_divergence_is_an_error_that_touches_nothing(how):
     ],
     ids=["accelerator", "cpu"],
 )
-def test_exhausted_memory_advises_a_smaller_batch(monkeypatch, error):
+def test_memory_for_not_even_one_image(monkeypatch, error):
     run = build()
     before = state(run)
 
@@ -360,7 +450,7 @@ def test_exhausted_memory_advises_a_smaller_batch(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(unet(run.denoiser), "forward", fail)
-    with pytest.raises(OutOfMemory, match=r"batch 8.*run\.batch=4") as caught:
+    with pytest.raises(OutOfMemory, match=r"batch 8.*use a smaller network") as caught:
         steps(run, 1)
     assert caught.value.exit_code == 8
     monkeypatch.undo()

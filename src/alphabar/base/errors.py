@@ -11,6 +11,7 @@ __all__ = [
     "AlphabarWarning",
     "CheckpointError",
     "ConfigError",
+    "Crashed",
     "DataError",
     "Diverged",
     "KeyMismatch",
@@ -90,9 +91,17 @@ class Stopped(AlphabarError):
 
 
 class OutOfMemory(AlphabarError):
-    """Memory is exhausted (exit code 8)."""
+    """Memory is exhausted (exit code 8). ``micro_batch`` is the number of images that fit a training step, if known."""
 
     exit_code = 8
+
+    def __init__(self, message: str, micro_batch: int | None = None) -> None:
+        super().__init__(message)
+        self.micro_batch = micro_batch
+
+
+class Crashed(AlphabarError):
+    """A bug of ours, whose traceback was written to a file (exit code 1)."""
 
 
 class AlphabarWarning(UserWarning):

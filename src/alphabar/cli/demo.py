@@ -45,6 +45,9 @@ def run(out: Path, minutes: float, seed: int) -> None:
         seed=seed,
         fresh=False,
         dry_run=False,
+        micro_batch=None,
+        strict_resume=False,
+        accept_new_data=False,
     )
     folder, denoiser, _ = open_model(out)
     config = from_tables(read_toml(out / "config.toml"))

@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from alphabar.base.errors import AlphabarError, ConfigError, Stopped, printable
+from alphabar.base.chunks import asked_for, is_out_of_memory
+from alphabar.base.errors import AlphabarError, ConfigError, OutOfMemory, Stopped, printable
 from alphabar.base.version import __version__
 
 __all__ = ["app", "main"]
@@ -78,6 +79,15 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of the run [0].")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set an existing run aside and start over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the settings, then stop.")] = False,
+    micro_batch: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Images at once, for less memory; auto finds what fits.")
+    ] = None,
+    strict_resume: Annotated[
+        bool, typer.Option("--strict-resume", help="Do not continue with other versions, threads or processor.")
+    ] = False,
+    accept_new_data: Annotated[
+        bool, typer.Option("--accept-new-data", help="Continue a run although its images changed.")
+    ] = False,
 ) -> None:
     """Train a model. The same command again continues a run that was interrupted."""
     from alphabar.cli import train as command
@@ -93,6 +103,9 @@ def train(
         seed=seed,
         fresh=fresh,
         dry_run=dry_run,
+        micro_batch=micro_batch,
+        strict_resume=strict_resume,
+        accept_new_data=accept_new_data,
     )
 
 
@@ -267,6 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
         except MemoryError:
             return _failed(AlphabarError("out of memory; try a smaller batch"), 8, debug)
         except Exception as error:
+            if is_out_of_memory(error):
+                return _failed(OutOfMemory(f"out of memory{asked_for(error)}; give it fewer images at once"), 8, debug)
             return _internal(error, debug)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import math
 import signal
 import time
+import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,7 +17,18 @@ from typing import Any
 import torch
 
 from alphabar.base import storage
-from alphabar.base.errors import AlphabarError, CheckpointError, Diverged, Stopped, StorageError, printable
+from alphabar.base.chunks import asked_for, is_out_of_memory
+from alphabar.base.errors import (
+    AlphabarError,
+    CheckpointError,
+    Crashed,
+    Diverged,
+    OutOfMemory,
+    Stopped,
+    StorageError,
+    printable,
+)
+from alphabar.cli import divergence
 from alphabar.cli.console import Bar, progress, say
 from alphabar.cli.sample import class_labels
 from alphabar.data.batch import Images
@@ -24,14 +39,21 @@ from alphabar.samplers.ddim import DDIM
 from alphabar.samplers.generate import generate
 from alphabar.training import trainer
 from alphabar.training.config import RunConfig
+from alphabar.training.environment import changes, environment
 from alphabar.training.trainer import Metrics, Run
 from alphabar.weights import checkpoint
 
-__all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "train"]
+__all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "Conditions", "train"]
+
+log = logging.getLogger("alphabar")
 
 PREVIEW_IMAGES = 25
 PREVIEW_STEPS = 50
 HELD_OUT_IMAGES = 1024
+
+
+# what run.json says of a session that ended with an error; any other one failed
+_STATES: dict[type[AlphabarError], str] = {Stopped: "preempted", Diverged: "diverged"}
 
 
 class _Stop:
@@ -56,14 +78,25 @@ class _Stop:
         self.signal = signal.Signals(number)
 
 
-def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = False) -> Run:
+@dataclass(frozen=True)
+class Conditions:
+    """What a session may do: start over, go on with other images, find a micro-batch that fits; what it may not."""
+
+    fresh: bool = False
+    new_data: bool = False
+    strict: bool = False
+    find_micro_batch: bool = False
+
+
+def train(config: RunConfig, images: Images, directory: Path, conditions: Conditions = Conditions()) -> Run:
     """Train in ``directory`` from its newest checkpoint to the last step, writing previews, metrics and checkpoints.
 
     Raises:
         Stopped: after a signal, with the state saved.
-        Diverged: when loss or gradient is not finite; the newest checkpoint is intact.
+        Diverged: when loss or gradient stays non-finite, also at half the rate; the newest checkpoint is intact.
+        CheckpointError: if the conditions are ``strict`` and the environment is another than before.
     """
-    if fresh and directory.exists():
+    if conditions.fresh and directory.exists():
         _set_aside(directory)
     with storage.Lock(directory), _Stop() as stop:
         for leftover in directory.rglob(f"{storage.TEMPORARY}*"):
@@ -71,12 +104,12 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         run = trainer.build(config, images)
-        state = _resume(run, directory)
+        state = _resume(run, directory, conditions)
         if run.step >= config.run.steps:
             say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
         storage.write_file(directory / "config.toml", text.dump(config))
-        session = _Session(run, directory, lines=int(state.get("metrics_lines", 0)))
+        session = _Session(run, directory, conditions, lines=int(state.get("metrics_lines", 0)))
         if run.step:
             say(f"resuming     at step {run.step:,}")
         say(f"run          {printable(directory)}")
@@ -84,19 +117,17 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
         try:
             with progress(config.run.steps, "step", run.step) as bar:
                 session.follow(bar, stop)
-        except Diverged as error:
-            newest = checkpoint.steps(directory)
-            session.status("diverged", Diverged.exit_code)
-            kept = f"last good checkpoint {newest[0].name}" if newest else "no checkpoint yet"
-            raise Diverged(f"{error}; {kept}") from None
         except AlphabarError as error:
-            session.status("preempted" if isinstance(error, Stopped) else "failed", error.exit_code)
+            session.status(_STATES.get(type(error), "failed"), error.exit_code)
             raise
-        except Exception:
-            session.status("failed", 1)
-            raise
+        except Exception as error:
+            raise session.crashed(error) from error
         session.status("finished", 0)
-        say(f"finished     {printable(directory)}: {run.step:,} steps; next: alphabar sample {printable(directory)}")
+        skipped = f" ({run.skipped} skipped, not finite)" if run.skipped else ""
+        say(
+            f"finished     {printable(directory)}: {run.step:,} steps{skipped}; next: alphabar sample "
+            f"{printable(directory)}"
+        )
         return run
 
 
@@ -122,50 +153,134 @@ def _unused(path: Path) -> Path:
     return free
 
 
-def _resume(run: Run, directory: Path) -> dict[str, Any]:
+def _resume(run: Run, directory: Path, conditions: Conditions) -> dict[str, Any]:
     newest = checkpoint.latest(directory)
     if newest is not None:
-        for damaged in checkpoint.steps(directory):
-            if damaged > newest:
-                storage.rename(damaged, _unused(directory / f"damaged-{damaged.name}"))
-        return trainer.resume(run, newest)
+        state = trainer.resume(run, newest, new_data=conditions.new_data)
+        differing = changes(state.get("environment", {}), environment(run.device))
+        if differing and conditions.strict:
+            raise CheckpointError(
+                f"{printable(newest)}: made with other {differing}; without --strict-resume the run goes on, but not "
+                "bitwise the same"
+            )
+        if differing:
+            log.warning("resuming with other %s: the run goes on, but not bitwise the same", differing)
+        _pass_over(directory, newest, "damaged")
+        return state
     if checkpoint.steps(directory):
         raise CheckpointError(f"{printable(directory)}: no checkpoint is intact; --fresh starts over and keeps these")
     return {}
 
 
-class _Session:
-    """The policy of one training session: when to preview, measure, save and stop."""
+def _pass_over(directory: Path, chosen: Path | None, why: str) -> None:
+    """Rename the checkpoints that are newer than ``chosen``: their numbers can be written again, nothing is deleted."""
+    for newer in checkpoint.steps(directory):
+        if chosen is None or newer > chosen:
+            storage.rename(newer, _unused(directory / f"{why}-{newer.name}"))
 
-    def __init__(self, run: Run, directory: Path, lines: int) -> None:
-        self.run, self.directory, self.lines = run, directory, lines
+
+def _facts(m: Metrics) -> dict[str, Any]:
+    """A line of metrics.jsonl; JSON has no word for what is not finite."""
+    if m.skipped:
+        return {"step": m.step, "skipped": True, "loss": repr(m.loss), "grad_norm": repr(m.grad_norm), "lr": m.lr}
+    return {"step": m.step, "loss": m.loss, "lr": m.lr, "grad_norm": m.grad_norm, "seconds": round(m.seconds, 6)}
+
+
+class _Session:
+    """The policy of one training session: when to preview, measure, save and stop, and when to go back."""
+
+    def __init__(self, run: Run, directory: Path, conditions: Conditions, lines: int) -> None:
+        self.run, self.directory, self.conditions, self.lines = run, directory, conditions, lines
         self.metrics = directory / "metrics.jsonl"
         storage.truncate_lines(self.metrics, lines)
         self.smooth: float | None = None
 
     def status(self, state: str, exit_code: int | None) -> None:
-        facts = {"state": state, "step": self.run.step, "steps": self.run.config.run.steps, "exit_code": exit_code}
-        storage.write_json(self.directory / "run.json", facts)
+        run = self.run
+        facts = {"state": state, "step": run.step, "steps": run.config.run.steps, "exit_code": exit_code}
+        storage.write_json(self.directory / "run.json", {**facts, "skipped": run.skipped})
+
+    def crashed(self, error: Exception) -> AlphabarError:
+        """The error that an exception nobody expected becomes; its traceback is kept in the run."""
+        if is_out_of_memory(error):
+            self.status("failed", OutOfMemory.exit_code)
+            return OutOfMemory(f"out of memory{asked_for(error)}; use a smaller network, or close other programs")
+        file = self.directory / "crash.log"
+        storage.write_file(file, "".join(traceback.format_exception(error)).encode())
+        self.status("failed", Crashed.exit_code)
+        return Crashed(f"internal: {type(error).__name__}: {printable(error)} (details: {printable(file)})")
 
     def follow(self, bar: Bar, stop: _Stop) -> None:
+        """Train to the end; go back once where it diverges, and take fewer images at once where they do not fit."""
+        while True:
+            try:
+                return self.advance(bar, stop)
+            except Diverged as error:
+                bar.say(f"note         {self.go_back(error)}")
+            except OutOfMemory as error:
+                bar.say(f"note         {self.shrink(error)}")
+
+    def advance(self, bar: Bar, stop: _Stop) -> None:
         settings = self.run.config.run
-        began, first = time.monotonic(), self.run.step
+        began, first, owed = time.monotonic(), self.run.step, False
         for m in trainer.fit(self.run):
-            self.record(
-                {"step": m.step, "loss": m.loss, "lr": m.lr, "grad_norm": m.grad_norm, "seconds": round(m.seconds, 6)}
-            )
+            self.record(_facts(m))
+            if m.skipped:
+                bar.say(f"note         step {m.step}: loss {m.loss:.4g}, gradient norm {m.grad_norm:.4g}: step skipped")
             last = m.step == settings.steps
             if m.step % settings.preview_every == 0 or last:
                 self.preview(bar)
-            if m.step % settings.save_every == 0 or last or stop.signal is not None:
+            owed |= m.step % settings.save_every == 0
+            # weights that give no finite loss are nothing to go back to
+            if (owed and not m.skipped) or last or stop.signal is not None:
                 self.save()
+                owed = False
             if stop.signal is not None and not last:
                 raise Stopped(m.step, stop.signal.name, 130 if stop.signal == signal.SIGINT else 75)
             speed = (m.step - first) * settings.batch / (time.monotonic() - began)
             bar.update(m.step, f"loss {self.smoothed(m):.4f}  rate {m.lr:.2g}  {speed:,.0f} images/s")
 
+    def go_back(self, error: Diverged) -> str:
+        """Return to the last checkpoint with a finite loss, at half the rate; what was done, in words.
+
+        Raises:
+            Diverged: the second time.
+        """
+        run, good = self.run, divergence.last_good(self.directory)
+        where = "the first step" if good is None else good.name
+        again = run.lr_scale < 1
+        done = f"stopped; {where} is intact" if again else f"went back to {where} with half the rate"
+        storage.write_json(self.directory / "diverged.json", divergence.report(run, error, done))
+        if again:
+            kept = "no checkpoint yet" if good is None else f"last good checkpoint {good.name}"
+            raise Diverged(f"{error}; {kept}; what it was doing is in {printable(self.directory / 'diverged.json')}")
+        _pass_over(self.directory, good, "diverged")
+        lines, reached = 0, run.step
+        if good is None:
+            trainer.restart(run, lr_scale=0.5)
+        else:
+            lines = int(trainer.resume(run, good, new_data=True)["metrics_lines"])
+            run.lr_scale *= 0.5
+        self.lines, self.smooth = lines, None
+        storage.truncate_lines(self.metrics, lines)
+        self.record({"step": run.step, "went_back_from": reached, "lr_scale": run.lr_scale})
+        return f"{error}; {done}"
+
+    def shrink(self, error: OutOfMemory) -> str:
+        """Go on with the micro-batch that fits, where that was asked for; what was done, in words."""
+        if not self.conditions.find_micro_batch or error.micro_batch is None:
+            raise error
+        config = self.run.config
+        settings = dataclasses.replace(config.run, micro_batch=error.micro_batch)
+        self.run.config = dataclasses.replace(config, run=settings)
+        storage.write_file(self.directory / "config.toml", text.dump(self.run.config))
+        return f"{str(error).partition(';')[0]}: going on with {error.micro_batch} images at once"
+
     def smoothed(self, m: Metrics) -> float:
-        self.smooth = m.loss if self.smooth is None else 0.98 * self.smooth + 0.02 * m.loss
+        if self.smooth is None or m.skipped:
+            self.smooth = self.smooth if m.skipped and self.smooth is not None else m.loss
+        else:
+            self.smooth = 0.98 * self.smooth + 0.02 * m.loss
         return self.smooth
 
     def record(self, facts: dict[str, Any]) -> None:

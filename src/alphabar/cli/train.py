@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from alphabar.base.choice import from_table
-from alphabar.base.errors import ConfigError, StorageError, printable
+from alphabar.base.errors import ConfigError, Diverged, OutOfMemory, StorageError, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
-from alphabar.cli.session import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS, train
+from alphabar.cli.session import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS, Conditions, train
 from alphabar.data.batch import Images
 from alphabar.data.sources import open_source
 from alphabar.model.variance import VARIANCES
@@ -29,7 +29,8 @@ from alphabar.weights import checkpoint
 __all__ = ["run", "steps_within"]
 
 LONG = 2 * 3600
-MAY_CHANGE = {("run", "steps"), ("run", "save_every"), ("run", "preview_every"), ("run", "keep")}
+AUTO = "auto"
+MAY_CHANGE = {("run", key) for key in ("steps", "save_every", "preview_every", "keep", "micro_batch")}
 
 
 def run(
@@ -44,6 +45,9 @@ def run(
     seed: int | None,
     fresh: bool,
     dry_run: bool,
+    micro_batch: str | None,
+    strict_resume: bool,
+    accept_new_data: bool,
 ) -> None:
     """The command."""
     if preset is not None and config is not None:
@@ -55,7 +59,10 @@ def run(
     over: dict[str, Any] = {} if preset is None else text.preset(preset)
     if config is not None:
         over = text.read_toml(config)
-    shortcuts = [f"{key}={value}" for key, value in (("run.steps", steps), ("seed", seed)) if value is not None]
+    conditions = Conditions(fresh, accept_new_data, strict_resume, micro_batch == AUTO)
+    micro = None if micro_batch in (None, AUTO) else _micro_batch(str(micro_batch))
+    given = (("run.steps", steps), ("seed", seed), ("run.micro_batch", micro))
+    shortcuts = [f"{key}={value}" for key, value in given if value is not None]
     over = text.override(over, [*settings, *shortcuts])
     text.check_sections(over)
 
@@ -86,7 +93,7 @@ def run(
         say(line)
     done = _steps_done(directory) if saved is not None else 0
     if done >= chosen.run.steps:
-        train(chosen, images, directory)
+        train(chosen, images, directory, conditions)
         return
     if saved is not None and minutes is not None:
         say(f"note         --minutes is for new runs; this one has {chosen.run.steps:,} steps")
@@ -94,11 +101,12 @@ def run(
         # only a time budget makes settings depend on the machine: without it, the same command is the same run
         if chosen.run.threads is None:
             tables["run"]["threads"] = _threads(chosen, images)
-        seconds = _plan(text.from_tables(tables), images)
+        seconds, tables = _plan(tables, images, conditions)
         tables = text.merge(tables, {"run": {"steps": steps_within(minutes, seconds, chosen.run.batch)}})
         chosen = text.from_tables(_fit_to_length(tables, over))
     else:
-        seconds = _plan(chosen, images)
+        seconds, tables = _plan(tables, images, conditions)
+        chosen = text.from_tables(tables)
     previews = -(-(chosen.run.steps - done) // chosen.run.preview_every)
     left = (chosen.run.steps - done + previews * preview_steps(chosen.run.batch)) * seconds
     hint = " (--minutes M fits a run into a time)" if left > LONG and saved is None else ""
@@ -107,7 +115,7 @@ def run(
         say("")
         say(text.dump(chosen).decode())
         return
-    train(chosen, images, directory, fresh=fresh)
+    train(chosen, images, directory, conditions)
 
 
 def _check_place(out: Path) -> None:
@@ -167,15 +175,34 @@ def _about(images: Images, config: RunConfig) -> list[str]:
     return lines
 
 
-def _plan(config: RunConfig, images: Images) -> float:
-    """Print the model card; time a few steps on a copy of the run and return the seconds of one."""
-    trial = trainer.build(config, images)
-    for line in model_card(trial.denoiser):
+def _micro_batch(given: str) -> int:
+    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= 10**6:
+        raise ConfigError(f"--micro-batch: got {printable(given)!r}, need a number of images, or {AUTO}")
+    return int(given)
+
+
+def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tuple[float, dict[str, Any]]:
+    """Print the model card and the seconds of one step, timed on a copy of the run; returns those and the settings.
+
+    Where a step does not fit into memory and the conditions allow it, the settings get the micro-batch that does.
+    """
+    config = text.from_tables(tables)
+    for line in model_card(trainer.new_denoiser(config, images.shape)):
         say(line)
-    seconds = _seconds_per_step(trial, config.run.threads, patience=5)
+    while True:
+        trial = trainer.build(config, images)
+        try:
+            seconds = _seconds_per_step(trial, config.run.threads, patience=5)
+            break
+        except OutOfMemory as error:
+            if not conditions.find_micro_batch or error.micro_batch is None:
+                raise
+            say(f"note         {str(error).partition(';')[0]}: taking {error.micro_batch} images at once")
+            tables = text.merge(tables, {"run": {"micro_batch": error.micro_batch}})
+            config = text.from_tables(tables)
     where = str(trial.device) if config.run.threads is None else f"{trial.device}, {config.run.threads} threads"
     say(f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s on {where}")
-    return seconds
+    return seconds, tables
 
 
 def _seconds_per_step(trial: Run, threads: int | None, patience: float) -> float:
@@ -187,7 +214,7 @@ def _seconds_per_step(trial: Run, threads: int | None, patience: float) -> float
     while len(moments) < 101 and (len(moments) < 5 or moments[-1] - moments[0] < patience):
         try:
             next(steps)
-        except StopIteration:
+        except (StopIteration, Diverged):  # the run itself knows what to do about it
             break
         moments.append(time.perf_counter())
     steps.close()  # type: ignore[attr-defined]

@@ -39,8 +39,8 @@ class Images:
     in 0..len(class_names)-1 or None, ``class_names`` empty without labels. ``name`` is for people; ``spec`` is the
     text that :func:`~alphabar.data.sources.open_source` takes to open the same source again; ``notes`` says in one
     line each what was converted or ignored. ``reduced`` says that files held more than 8 bits per channel, so that
-    likelihoods of these pixels are not those of the data. Raises :class:`DataError` where the arrays break this
-    contract.
+    likelihoods of these pixels are not those of the data. ``origins`` names each image, by its file or by its number
+    in the source (None: they are numbered in order). Raises :class:`DataError` where the arrays break this contract.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -50,6 +50,7 @@ class Images:
     spec: str
     notes: tuple[str, ...] = ()
     reduced: bool = False
+    origins: tuple[str | int, ...] | None = None
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
@@ -67,6 +68,8 @@ class Images:
                 f"labels go from {labels.min()} to {labels.max()}; "
                 f"{len(self.class_names)} class names allow 0 to {len(self.class_names) - 1}"
             )
+        if self.origins is not None and len(self.origins) != len(pixels):
+            self._refuse(f"{len(self.origins)} origins for {len(pixels)} images; give one each")
         object.__setattr__(self, "pixels", _read_only(pixels))
         object.__setattr__(self, "labels", None if labels is None else _read_only(labels))
 
@@ -109,7 +112,13 @@ class Images:
         rows = rows_per_chunk(pixels.shape)
         for start in range(0, len(chosen), rows):
             pixels[start : start + rows] = self.pixels[chosen[start : start + rows]]
-        return dataclasses.replace(self, pixels=pixels, labels=None if self.labels is None else self.labels[chosen])
+        labels = None if self.labels is None else self.labels[chosen]
+        return dataclasses.replace(self, pixels=pixels, labels=labels, origins=tuple(self.which(chosen)))
+
+    def which(self, indices: npt.NDArray[np.int64]) -> list[str | int]:
+        """The origins of the images at ``indices`` (integers [M], each in 0..N-1)."""
+        places = self._checked(indices).tolist()
+        return places if self.origins is None else [self.origins[place] for place in places]
 
     def _checked(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         chosen = np.asarray(indices)

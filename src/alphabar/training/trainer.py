@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from alphabar.base.chunks import Chunks, asked_for, is_out_of_memory
 from alphabar.base.errors import CheckpointError, ConfigError, DataError, Diverged, OutOfMemory
 from alphabar.base.pixels import to_model_range
 from alphabar.base.rng import derive, stream
@@ -30,15 +31,33 @@ from alphabar.process.chain import Chain
 from alphabar.process.equations import q_sample
 from alphabar.training.config import RunConfig
 from alphabar.training.ema import Ema
+from alphabar.training.environment import environment
 from alphabar.training.optim import build_optimizer, lr_at
 from alphabar.weights import checkpoint
 
-__all__ = ["Metrics", "Run", "build", "fit", "held_out_loss", "new_denoiser", "resume", "save", "train_step"]
+__all__ = [
+    "Metrics",
+    "Run",
+    "build",
+    "fit",
+    "held_out_loss",
+    "new_denoiser",
+    "restart",
+    "resume",
+    "save",
+    "step_times",
+    "train_step",
+]
+
+PATIENCE = 3  # steps in a row without a finite loss and gradient
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one step reports. ``step`` counts finished updates; ``loss`` is the mean over the batch."""
+    """What one step reports. ``step`` counts steps; ``loss`` is the mean over the batch.
+
+    A step whose loss or gradient is not finite is ``skipped``: it counts, and changes nothing else.
+    """
 
     step: int
     images: int
@@ -46,11 +65,16 @@ class Metrics:
     lr: float
     grad_norm: float
     seconds: float
+    skipped: bool = False
 
 
 @dataclass
 class Run:
-    """The state of training: everything that changes, beside what defines it."""
+    """The state of training: everything that changes, beside what defines it.
+
+    ``skipped`` counts the steps that were not finite, ``skipped_in_a_row`` the latest of them; ``lr_scale`` multiplies
+    the rate.
+    """
 
     config: RunConfig
     images: Images
@@ -62,6 +86,9 @@ class Run:
     chain: Chain
     device: torch.device
     step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    lr_scale: float = 1.0
 
 
 def new_denoiser(config: RunConfig, shape: tuple[int, int, int]) -> Denoiser:
@@ -124,17 +151,95 @@ def _labels(run: Run, batch: Batch) -> dict[str, Tensor]:
     return {"y": batch.y.to(run.device)}
 
 
-@contextlib.contextmanager
-def _memory_errors(config: RunConfig) -> Iterator[None]:
+@dataclass(frozen=True)
+class _Draw:
+    """The random numbers of one step: x_0 and ε [B, C, H, W], t [B], importance weights [B], labels."""
+
+    x0: Tensor
+    eps: Tensor
+    t: Tensor
+    weights: Tensor
+    labels: dict[str, Tensor]
+
+    def part(self, rows: range) -> _Draw:
+        some = slice(rows.start, rows.stop)
+        labels = {name: y[some] for name, y in self.labels.items()}
+        return _Draw(self.x0[some], self.eps[some], self.t[some], self.weights[some], labels)
+
+
+def step_times(run: Run, step: int) -> Tensor:
+    """The times t int64 [B] of a step (0-based), in the order of its batch."""
+    return _draw_times(run, step)[0]
+
+
+def _draw_times(run: Run, step: int) -> tuple[Tensor, Tensor]:
+    config = run.config
+    return config.times.draw(config.run.batch, run.chain.schedule.T, stream(config.seed, "t", step))
+
+
+def _draw(run: Run, batch: Batch) -> _Draw:
+    x0 = to_model_range(batch.x, run.device)
+    t, weights = _draw_times(run, run.step)
+    eps = stream(run.config.seed, "eps", run.step).randn_like(x0)
+    return _Draw(x0, eps, t, weights, _labels(run, batch))
+
+
+def _backward(run: Run, some: _Draw, share: float) -> float:
+    """Add the gradient of ``share`` times the mean loss of some images; returns that loss."""
+    tr = run.chain.at(some.t)
+    est = run.denoiser(q_sample(some.x0, some.eps, tr.abar_t), tr, **some.labels)
+    loss = scale(run.config.objective(est, some.x0, some.eps, tr), some.weights).mean() * share
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+def _gradient(run: Run, batch: Batch, micro_batch: int) -> float:
+    """The gradient of the mean loss of a batch, ``micro_batch`` images at a time; returns that loss."""
+    drawn, size = _draw(run, batch), len(batch.x)
+    # dropout is the one consumer of torch's global stream
+    torch.manual_seed(derive(run.config.seed, "dropout", run.step))
+    run.optimizer.zero_grad()
+    loss = 0.0
+    for start in range(0, size, micro_batch):
+        rows = range(start, min(size, start + micro_batch))
+        loss += _backward(run, drawn.part(rows), len(rows) / size)
+    return loss
+
+
+def _fitting(run: Run, batch: Batch, too_many: int) -> int | None:
+    """The largest half, quarter, … of ``too_many`` images whose gradient fits into memory, None if not even one."""
+    size = too_many
+    while size > 1:
+        size = -(-size // 2)
+        try:
+            _backward(run, _draw(run, batch).part(range(size)), 1.0)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return size
+        finally:
+            run.optimizer.zero_grad()
+    return None
+
+
+def _gradient_or_advice(run: Run, batch: Batch) -> float:
+    """:func:`_gradient`; where memory does not suffice, the error says which micro-batch fits."""
+    size = run.config.run.micro_batch or run.config.run.batch
     try:
-        yield
-    except RuntimeError as error:
-        # torch raises its own class on accelerators, and a plain RuntimeError from the allocator of the CPU
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise OutOfMemory(
-                f"out of memory at batch {config.run.batch}; try run.batch={config.run.batch // 2 or 1}"
-            ) from error
-        raise
+        return _gradient(run, batch, size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        asked = asked_for(error)
+    fits = _fitting(run, batch, size)
+    advice = f"--micro-batch {fits} fits and gives the same updates" if fits else "use a smaller network or image"
+    raise OutOfMemory(f"out of memory at {_at(run)}{asked}; {advice}", fits)
+
+
+def _at(run: Run) -> str:
+    micro = run.config.run.micro_batch
+    return f"batch {run.config.run.batch}" if micro is None else f"micro-batch {micro}"
 
 
 def train_step(run: Run, batch: Batch) -> Metrics:
@@ -144,49 +249,63 @@ def train_step(run: Run, batch: Batch) -> Metrics:
     finite.
 
     Raises:
-        Diverged: if they are not.
-        OutOfMemory: if memory is exhausted.
+        OutOfMemory: if memory is exhausted, with the micro-batch that fits.
     """
     config, step, began = run.config, run.step, time.perf_counter()
-    with _memory_errors(config):
-        x0 = to_model_range(batch.x, run.device)
-        t, weights = config.times.draw(len(x0), run.chain.schedule.T, stream(config.seed, "t", step))
-        eps = stream(config.seed, "eps", step).randn_like(x0)
-        tr = run.chain.at(t)
-        # dropout is the one consumer of torch's global stream
-        torch.manual_seed(derive(config.seed, "dropout", step))
-        est = run.denoiser(q_sample(x0, eps, tr.abar_t), tr, **_labels(run, batch))
-        loss = scale(config.objective(est, x0, eps, tr), weights).mean()
-        run.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(run.denoiser.parameters(), config.optim.clip_norm)
-    value, length = loss.item(), norm.item()
-    if not (math.isfinite(value) and math.isfinite(length)):
-        raise Diverged(
-            f"step {step + 1}: loss is {value:.4g} and gradient norm {length:.4g}; lower optim.lr "
-            f"(now {config.optim.lr:g})"
-        )
-    lr = lr_at(step, config.run.steps, config.optim)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    run.optimizer.step()
-    run.ema.update(run.denoiser, step + 1)
+    loss = _gradient_or_advice(run, batch)
+    norm = nn.utils.clip_grad_norm_(run.denoiser.parameters(), config.optim.clip_norm).item()
+    lr = run.lr_scale * lr_at(step, config.run.steps, config.optim)
+    good = math.isfinite(loss) and math.isfinite(norm)
+    if good:
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr
+        try:
+            run.optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(
+                    f"out of memory for the optimiser{asked_for(error)}; use a smaller network"
+                ) from error
+            raise
+        run.ema.update(run.denoiser, step + 1)
     run.step = step + 1
+    run.skipped += not good
+    run.skipped_in_a_row = 0 if good else run.skipped_in_a_row + 1
     return Metrics(
         step=run.step,
         images=run.step * config.run.batch,
-        loss=value,
+        loss=loss,
         lr=lr,
-        grad_norm=length,
+        grad_norm=norm,
         seconds=time.perf_counter() - began,
+        skipped=not good,
     )
 
 
 def fit(run: Run) -> Iterator[Metrics]:
-    """Algorithm 1 from ``run.step`` to the end: one :class:`Metrics` per step."""
+    """Algorithm 1 from ``run.step`` to the end: one :class:`Metrics` per step.
+
+    Raises:
+        Diverged: after three steps in a row whose loss or gradient is not finite; the weights are those before them.
+    """
     run.denoiser.train()
     for _, batch in run.loader.steps(run.step, run.config.run.steps):
-        yield train_step(run, batch)
+        metrics = train_step(run, batch)
+        yield metrics
+        if run.skipped_in_a_row >= PATIENCE:
+            raise Diverged(
+                f"step {run.step}: loss is {metrics.loss:.4g} and gradient norm {metrics.grad_norm:.4g}, not finite in "
+                f"{run.skipped_in_a_row} steps in a row; lower optim.lr (now {run.config.optim.lr * run.lr_scale:g})"
+            )
+
+
+def restart(run: Run, *, lr_scale: float) -> None:
+    """Put a run back to its first step, with fresh weights and ``lr_scale`` times the rate."""
+    fresh = new_denoiser(run.config, run.images.shape).state_dict()
+    run.denoiser.load_state_dict(fresh)
+    run.ema.denoiser.load_state_dict(fresh)
+    run.optimizer.state.clear()
+    run.step, run.skipped, run.skipped_in_a_row, run.lr_scale = 0, 0, 0, lr_scale
 
 
 @torch.no_grad()
@@ -201,16 +320,23 @@ def held_out_loss(run: Run, at_least: int = 1024) -> float | None:
         return None
     rounds = -(-at_least // n)
     t, weights = _held_out_times(run, n * rounds)
-    losses = []
+    chunks, losses = Chunks("held-out loss"), []
     for start in range(0, n * rounds, 256):
         places = torch.arange(start, min(start + 256, n * rounds))
         batch = run.held_out.gather((places % n).numpy())
         x0 = to_model_range(batch.x, run.device)
         eps = stream(run.config.seed, "held-out eps", start).randn_like(x0)
-        tr = run.chain.at(t[places])
-        est = run.ema.denoiser(q_sample(x0, eps, tr.abar_t), tr, **_labels(run, batch))
-        losses.append(scale(run.config.objective(est, x0, eps, tr), weights[places]).double().cpu())
+        drawn = _Draw(x0, eps, t[places], weights[places], _labels(run, batch))
+        losses += chunks(partial(_held_out_losses, run, drawn), range(len(places)))
     return float(torch.cat(losses).mean())
+
+
+def _held_out_losses(run: Run, drawn: _Draw, rows: range) -> Tensor:
+    """The weighted objective of the EMA weights on some of the images, float64 [B]."""
+    some = drawn.part(rows)
+    tr = run.chain.at(some.t)
+    est = run.ema.denoiser(q_sample(some.x0, some.eps, tr.abar_t), tr, **some.labels)
+    return scale(run.config.objective(est, some.x0, some.eps, tr), some.weights).double().cpu()
 
 
 def _held_out_times(run: Run, n: int) -> tuple[Tensor, Tensor]:
@@ -240,24 +366,29 @@ def save(run: Run, path: Path, state: Mapping[str, Any]) -> None:
     }
     facts = {
         "step": run.step,
+        "skipped": run.skipped,
+        "skipped_in_a_row": run.skipped_in_a_row,
+        "lr_scale": run.lr_scale,
         "data": run.images.fingerprint,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "environment": environment(run.device),
     }
     checkpoint.write(path, checkpoint.describe_model(run.ema.denoiser), tensors, {**facts, **state})
 
 
-def resume(run: Run, path: Path) -> dict[str, Any]:
+def resume(run: Run, path: Path, *, new_data: bool = False) -> dict[str, Any]:
     """Put a verified checkpoint of the same config into ``run`` and return its ``state``.
+
+    With ``new_data`` the images may be others than those it was trained on.
 
     Raises:
         CheckpointError: if it does not fit the run.
         DataError: if it was trained on other images.
     """
     state: dict[str, Any] = read_json(path / "state.json")
-    if state["data"] != run.images.fingerprint:
+    if state["data"] != run.images.fingerprint and not new_data:
         raise DataError(
-            f"{path}: the images differ from those it was trained on; restore them, or start over with --fresh"
+            f"{path}: the images differ from those it was trained on; restore them, go on with these by "
+            "--accept-new-data, or start over with --fresh"
         )
     for denoiser, name in ((run.ema.denoiser, "ema"), (run.denoiser, "net")):
         checkpoint.load_weights(unet(denoiser), checkpoint.read_tensors(path / f"{name}.safetensors"), f"{path}/{name}")
@@ -273,4 +404,6 @@ def resume(run: Run, path: Path) -> dict[str, Any]:
                 value = torch.empty_like(parameter, requires_grad=False).copy_(value)
             run.optimizer.state[parameter][key.partition(".")[0]] = value
     run.step = int(state["step"])
+    run.skipped, run.skipped_in_a_row = int(state.get("skipped", 0)), int(state.get("skipped_in_a_row", 0))
+    run.lr_scale = float(state.get("lr_scale", 1.0))
     return state
