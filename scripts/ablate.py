@@ -7,9 +7,9 @@ and are trained on the bound with a learned diagonal Σ, on the bound with a fix
 error. Each is judged by ancestral samples through all T steps in the features of a classifier that none was tuned on,
 and by its bound on the test images. ``--T 1000`` is the paper's chain; its samples cost four times as much.
 
-Cost with the settings above: about a quarter of an hour of one core for each network, nearly half of it for its samples, and a
-classifier (three minutes, once). Networks are trained ``--jobs`` at a time, one core each, those that the paper gives a
-FID for first. A stopped run goes on where it was; so does the whole command.
+Cost with the settings above: about a quarter of an hour of one core for each network, nearly half of it for its
+samples, and a classifier (three minutes, once). Networks are trained ``--jobs`` at a time, one core each, first those
+that the paper gives a FID for. A stopped run goes on where it was; so does the whole command.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ def main() -> None:
     found = {name: done[name] for name in ROWS}
     lines = [
         f"Each row: a U-Net of the same size trained for {arguments.steps:,} steps of 32 MNIST images (32×32), "
-        f"T = {arguments.T}; EMA weights; {arguments.samples:,} samples by all T steps; FID, KID and Inception Score in the "
-        "features of a classifier of MNIST (they compare with each other, not with Inception's); bits/dim on 500 test "
-        "images from 50 network calls each.",
+        f"T = {arguments.T}; EMA weights; {arguments.samples:,} samples by all T steps; FID, KID and Inception "
+        "Score in the features of a classifier of MNIST (they compare with each other, not with Inception's); "
+        "bits/dim on 500 test images from 50 network calls each.",
         "",
         "| trained to predict, on | Inception Score | FID | KID | bits/dim | paper (CIFAR-10): IS / FID |",
         "|---|---|---|---|---|---|",

@@ -1,12 +1,15 @@
-"""Numbers that are not finite: skipped and counted, then one way back at half the rate, then a named end. Never saved."""
+"""Numbers that are not finite: skipped and counted, one way back at half the rate, a named end. Never saved."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -120,7 +123,7 @@ def test_what_it_names_is_what_the_step_used(train, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "_backward", backward)
     poison(monkeypatch, lambda run: run.step + 1 >= 7)
     assert train("data.flip=false")[0] == 6
-    with __import__("numpy").load(tmp_path / "tiny.npz") as data:
+    with np.load(tmp_path / "tiny.npz") as data:
         source = torch.from_numpy(data["images"])
     for at in json.loads((tmp_path / "run" / "diverged.json").read_text())["steps"]:
         times, x0 = used[at["step"]]
@@ -198,9 +201,6 @@ def test_killed_around_the_way_back_it_ends_the_same(train, tmp_path, monkeypatc
 
 
 def test_a_checkpoint_of_a_stop_inside_a_streak_is_passed_over(train, tmp_path, monkeypatch):
-    import os
-    import signal
-
     poison(monkeypatch, lambda run: run.lr_scale == 1 and 17 <= run.step + 1 <= 19)
     assert train(out="whole")[0] == 0
     real = trainer._gradient

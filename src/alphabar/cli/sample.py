@@ -15,10 +15,11 @@ from torch import Tensor
 
 from alphabar.base import storage
 from alphabar.base.choice import describe, from_table
+from alphabar.base.chunks import Chunks
 from alphabar.base.errors import CheckpointError, ConfigError, StorageError, printable
 from alphabar.base.pixels import to_uint8
 from alphabar.base.version import __version__
-from alphabar.cli.console import duration, progress, say
+from alphabar.cli.console import Bar, duration, progress, say
 from alphabar.cli.model import open_model
 from alphabar.evaluation.pictures import enlarge, grid, png, write_animation, write_png
 from alphabar.model.denoiser import Clip, Denoiser
@@ -181,6 +182,49 @@ def _is_samples(out: Path) -> bool:
     return isinstance(manifest, dict) and "seeds" in manifest
 
 
+class _Maker:
+    """Makes the images of ``seeds`` in batches, and the frames of an animation from the first few of them."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        chain: Chain,
+        seeds: Sequence[int],
+        labels: Tensor | None,
+        bar: Bar,
+        *,
+        animate: bool,
+    ) -> None:
+        self.process = denoiser, sampler, chain
+        self.seeds, self.labels, self.bar = seeds, labels, bar
+        self.animated = range(min(ANIMATED_IMAGES, len(seeds)) if animate else 0)
+        self.shown: list[Tensor] = []
+
+    def images(self) -> list[Tensor]:
+        """Every image, uint8 [N, C, H, W] in parts."""
+        chunks, kept = Chunks("samples"), []
+        for start in range(0, len(self.seeds), BATCH):
+            kept += chunks(self._make, range(start, min(len(self.seeds), start + BATCH)))
+        return kept
+
+    def _make(self, rows: range) -> Tensor:
+        denoiser, sampler, chain = self.process
+        part = slice(rows.start, rows.stop)
+        some = None if self.labels is None else self.labels[part]
+        every = max(1, len(chain) // ANIMATED_FRAMES)
+        shown, last = [], None
+        for hop, frame in enumerate(frames(denoiser, sampler, chain, self.seeds[part], some)):
+            last = frame.x
+            if rows.start == 0 and self.animated and (hop % every == 0 or frame.t == 0):
+                shown.append(grid(enlarge(to_uint8(frame.x[: len(self.animated)].cpu()), 48)))
+            done = rows.start * len(chain) + (hop + 1) * len(rows)
+            self.bar.update(done, f"{rows.stop}/{len(self.seeds)} images")
+        assert last is not None
+        self.shown += shown
+        return to_uint8(last).cpu()
+
+
 def write_samples(
     denoiser: Denoiser,
     sampler: Sampler,
@@ -199,24 +243,10 @@ def write_samples(
         StorageError: if the disk refuses.
     """
     labels = class_labels(denoiser, seeds)
-    kept: list[Tensor] = []
-    shown: list[Tensor] = []
-    every = max(1, len(chain) // ANIMATED_FRAMES)
-    batches = range(0, len(seeds), BATCH)
     began = time.monotonic()
-    with progress(len(batches) * len(chain), "hop") as bar:
-        for number, start in enumerate(batches):
-            part = slice(start, start + BATCH)
-            last: Tensor | None = None
-            some = None if labels is None else labels[part]
-            for hop, frame in enumerate(frames(denoiser, sampler, chain, seeds[part], some)):
-                last = frame.x
-                if animate and start == 0 and (hop % every == 0 or frame.t == 0):
-                    shown.append(grid(enlarge(to_uint8(frame.x[:ANIMATED_IMAGES].cpu()), 48)))
-                bar.update(number * len(chain) + hop + 1, f"{start + len(seeds[part])}/{len(seeds)} images")
-            assert last is not None
-            kept.append(to_uint8(last).cpu())
-    images = torch.cat(kept)
+    with progress(len(seeds) * len(chain), "sampling") as bar:
+        maker = _Maker(denoiser, sampler, chain, seeds, labels, bar, animate=animate)
+        images = torch.cat(maker.images())
     # the manifest comes first, so that a folder that was interrupted is still known as ours
     manifest = {**facts, "seeds": list(seeds), "labels": None if labels is None else labels.tolist()}
     storage.write_json(out / "manifest.json", {**manifest, "complete": False})
@@ -229,8 +259,8 @@ def write_samples(
                 (out / f"{number:05d}.png").write_bytes(png(image))
         write_png(out / "grid.png", grid(enlarge(images[:400])))
         if animate:
-            write_animation(out / "denoising.gif", shown)
-            write_animation(out / "denoising.webp", shown)
+            write_animation(out / "denoising.gif", maker.shown)
+            write_animation(out / "denoising.webp", maker.shown)
     else:
         with storage.storage_errors(out):
             np.save(out / "samples.npy", images.numpy())

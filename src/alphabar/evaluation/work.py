@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.base.chunks import Chunks
 from alphabar.base.errors import DataError
-from alphabar.base.pixels import to_uint8
 from alphabar.data.batch import Images
 from alphabar.evaluation.dataset import batch_bound
 from alphabar.evaluation.features.base import FeatureNet, Features
@@ -24,7 +24,7 @@ from alphabar.evaluation.parts import Parts
 from alphabar.model.denoiser import Denoiser
 from alphabar.process.chain import Chain
 from alphabar.samplers.driver import Sampler
-from alphabar.samplers.generate import frames
+from alphabar.samplers.generate import frames, last_frame
 
 __all__ = ["BoundWork", "FeatureWork", "SampleWork", "Work", "batch_size"]
 
@@ -70,8 +70,9 @@ def _timed(call: Callable[[], object], least: int = 2) -> float:
 class _Batches:
     """Rows 0 … n−1 in batches, each a part of that name."""
 
-    def __init__(self, n: int, batch: int, parts: Parts) -> None:
+    def __init__(self, n: int, batch: int, parts: Parts, name: str) -> None:
         self.n, self.batch, self.parts = n, batch, parts
+        self.chunks = Chunks(name)
 
     def __iter__(self) -> Iterator[tuple[str, range]]:
         for number, start in enumerate(range(0, self.n, self.batch)):
@@ -83,11 +84,16 @@ class _Batches:
     def left(self) -> int:
         return sum(len(rows) for _, rows in self.missing())
 
+    def trial(self, seconds_per_row: Callable[[range], float]) -> float:
+        """What ``seconds_per_row`` says of the first missing batch, or of as much of it as memory holds."""
+        return self.chunks(seconds_per_row, self.missing()[0][1])[-1]
+
     def work(self, make: Callable[[range], dict[str, Tensor]]) -> Iterator[int]:
         """Make and keep what is missing, yielding the rows done so far."""
         done = self.n - self.left()
         for name, rows in self.missing():
-            self.parts.put(name, make(rows))
+            made = self.chunks(make, rows)
+            self.parts.put(name, {key: torch.cat([piece[key] for piece in made]) for key in made[0]})
             done += len(rows)
             yield done
 
@@ -121,7 +127,7 @@ class BoundWork:
         hops = None if plan is None else plan.facts()
         size = batch_size(denoiser.shape)
         facts = {**facts, "images": images.fingerprint, "seed": seed, "hops": hops, "batch": size}
-        self._batches = _Batches(self.total, size, Parts(root, "bound", facts))
+        self._batches = _Batches(self.total, size, Parts(root, "bound", facts), self.name)
 
     def left(self) -> int:
         """Images still to measure."""
@@ -129,7 +135,9 @@ class BoundWork:
 
     def trial(self) -> float:
         """Seconds for one image."""
-        _, rows = self._batches.missing()[0]
+        return self._batches.trial(self._time)
+
+    def _time(self, rows: range) -> float:
         least = HopPlan.uniform(self.chain, min(2, len(self.chain) - 1)) if len(self.chain) > 1 else None
         calls = 1 if least is None else least.hops + 1
         seconds = _timed(lambda: self._bound(rows, least), least=1) / calls
@@ -167,7 +175,7 @@ class SampleWork:
         self.denoiser, self.sampler, self.chain, self.labels = denoiser, sampler, chain, labels
         self.total, self.facts = n, facts
         size = batch_size(denoiser.shape)
-        self._batches = _Batches(n, size, Parts(root, "samples", {**facts, "batch": size}))
+        self._batches = _Batches(n, size, Parts(root, "samples", {**facts, "batch": size}), self.name)
 
     def left(self) -> int:
         """Images still to sample."""
@@ -175,7 +183,9 @@ class SampleWork:
 
     def trial(self) -> float:
         """Seconds for one image."""
-        _, rows = self._batches.missing()[0]
+        return self._batches.trial(self._time)
+
+    def _time(self, rows: range) -> float:
         hops = self._frames(rows)
         next(hops)
         moments = [time.perf_counter()]
@@ -195,11 +205,8 @@ class SampleWork:
         return torch.cat([part["images"] for part in self._batches.load()])
 
     def _sample(self, rows: range) -> dict[str, Tensor]:
-        x = None
-        for frame in self._frames(rows):
-            x = frame.x
-        assert x is not None
-        return {"images": to_uint8(x).cpu()}
+        seeds = range(self.total)
+        return {"images": last_frame(self.denoiser, self.sampler, self.chain, seeds, self.labels, rows)}
 
     def _frames(self, rows: range) -> Iterator[Any]:
         labels = None if self.labels is None else self.labels[rows.start : rows.stop]
@@ -223,7 +230,9 @@ class FeatureWork:
     ) -> None:
         self.name, self.net, self.shape, self.total, self.read = name, net, shape, n, read
         size = batch_size(shape)
-        self._batches = _Batches(n, size, Parts(root, "features", {**facts, "features": net.sha256, "batch": size}))
+        self._batches = _Batches(
+            n, size, Parts(root, "features", {**facts, "features": net.sha256, "batch": size}), name
+        )
 
     def left(self) -> int:
         """Images still to look at."""
@@ -231,7 +240,9 @@ class FeatureWork:
 
     def trial(self) -> float:
         """Seconds for one image."""
-        _, rows = self._batches.missing()[0]
+        return self._batches.trial(self._time)
+
+    def _time(self, rows: range) -> float:
         noise = torch.randint(0, 256, (len(rows), *self.shape), generator=torch.Generator().manual_seed(0))
         return _timed(lambda: self.net(noise.to(torch.uint8)), least=1) / len(rows)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from alphabar.base.chunks import Chunks
 from alphabar.base.errors import ConfigError
 from alphabar.base.pixels import to_uint8
 from alphabar.base.rng import PerImage
@@ -14,7 +15,7 @@ from alphabar.model.denoiser import Denoise, Denoiser, Estimate
 from alphabar.process.chain import Chain, Transition
 from alphabar.samplers.driver import Frame, Sampler, trajectory
 
-__all__ = ["frames", "generate"]
+__all__ = ["frames", "generate", "last_frame"]
 
 
 def _labelled(denoiser: Denoiser, y: Tensor | None) -> Denoise:
@@ -47,6 +48,18 @@ def frames(
     return trajectory(_labelled(denoiser, labels), sampler, x_T, chain, rng)
 
 
+def last_frame(
+    denoiser: Denoiser, sampler: Sampler, chain: Chain, seeds: Sequence[int], y: Tensor | None, rows: range
+) -> Tensor:
+    """The finished images of the seeds (and labels) at ``rows``: uint8 [len(rows), C, H, W] on the CPU."""
+    part = slice(rows.start, rows.stop)
+    x = None
+    for frame in frames(denoiser, sampler, chain, seeds[part], None if y is None else y[part]):
+        x = frame.x
+    assert x is not None
+    return to_uint8(x).cpu()
+
+
 def generate(
     denoiser: Denoiser,
     sampler: Sampler,
@@ -58,7 +71,8 @@ def generate(
 ) -> Tensor:
     """One image per seed: uint8 [N, C, H, W] on the CPU, at most ``batch`` at a time; ``y`` int64 [N] are labels.
 
-    The network is put in evaluation mode for the time of the call.
+    The network is put in evaluation mode for the time of the call. Where memory does not suffice, fewer are made at a
+    time.
     """
     seeds = list(seeds)
     if not seeds:
@@ -66,14 +80,10 @@ def generate(
     was_training = denoiser.training
     denoiser.eval()
     try:
-        parts = []
+        chunks, parts = Chunks("samples"), []
         for start in range(0, len(seeds), batch):
-            part = slice(start, start + batch)
-            x = None
-            for frame in frames(denoiser, sampler, chain, seeds[part], None if y is None else y[part]):
-                x = frame.x
-            assert x is not None
-            parts.append(to_uint8(x).cpu())
+            rows = range(start, min(len(seeds), start + batch))
+            parts += chunks(lambda piece: last_frame(denoiser, sampler, chain, seeds, y, piece), rows)
         return torch.cat(parts)
     finally:
         denoiser.train(was_training)

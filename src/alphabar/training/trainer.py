@@ -206,13 +206,23 @@ def _gradient(run: Run, batch: Batch, micro_batch: int) -> float:
     return loss
 
 
+def _moments(run: Run) -> list[Tensor]:
+    return [torch.zeros_like(p) for p in run.denoiser.parameters() for _ in range(2)]
+
+
 def _fitting(run: Run, batch: Batch, too_many: int) -> int | None:
-    """The largest half, quarter, … of ``too_many`` images whose gradient fits into memory, None if not even one."""
+    """The largest half, quarter, … of ``too_many`` images that fit into memory, None if not even one.
+
+    They fit beside the gradient of those before them, and the moments that the optimiser keeps from its first step on.
+    """
     size = too_many
     while size > 1:
         size = -(-size // 2)
         try:
-            _backward(run, _draw(run, batch).part(range(size)), 1.0)
+            moments = [] if run.optimizer.state else _moments(run)
+            for _ in range(2):
+                _backward(run, _draw(run, batch).part(range(size)), 1.0)
+            del moments
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,0 +1,154 @@
+"""Too little memory: what can take fewer images at once does, and gives the same; what cannot says what fits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from alphabar.cli.main import main
+from alphabar.model.nn import UNet
+from alphabar.weights import checkpoint
+from tiny import SETTINGS, files, npz
+
+FAILURE = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes. Error 12"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("memory")
+    data = npz(root / "tiny.npz")
+    assert main(["train", str(data), "--out", str(root / "run"), "--steps", "3", *SETTINGS, "data.held_out=12"]) == 0
+    return root / "run"
+
+
+def memory_for(fits: int, monkeypatch, *, training: bool | None = None) -> list[int]:
+    """Let networks fail on more than ``fits`` images; the batch sizes that passed."""
+    real, passed = UNet.forward, []
+
+    def forward(self, x, *arguments, **keywords):
+        if len(x) > fits and training in (None, self.training):
+            raise RuntimeError(FAILURE)
+        passed.append(len(x))
+        return real(self, x, *arguments, **keywords)
+
+    monkeypatch.setattr(UNet, "forward", forward)
+    return passed
+
+
+def test_samples_are_made_fewer_at_a_time_and_are_the_same(run, tmp_path, monkeypatch, caplog):
+    assert main(["sample", str(run), "-n", "20", "--animate", "--out", str(tmp_path / "whole")]) == 0
+    passed = memory_for(6, monkeypatch)
+    assert main(["sample", str(run), "-n", "20", "--out", str(tmp_path / "parts")]) == 0
+    assert caplog.text.count("\n") == 1 and "20 images at once; going on with fewer" in caplog.text
+    assert max(passed) <= 6
+    whole, parts = files(tmp_path / "whole"), files(tmp_path / "parts")
+    pictures = [name for name in whole if re.fullmatch(r"\d+\.png", name)]
+    assert len(pictures) == 20 and all(whole[name] == parts[name] for name in pictures)
+
+
+def test_an_evaluation_halves_what_does_not_fit(run, tmp_path, monkeypatch, capsys):
+    asked = ["evaluate", str(run), "--metrics", "bpd,kid", "-n", "24", "--features", "pixels", "--json"]
+    assert main(asked) == 0
+    whole = json.loads(capsys.readouterr().out)
+    memory_for(5, monkeypatch)
+    monkeypatch.setattr("alphabar.evaluation.parts.Parts.has", lambda *given: False)  # nothing was kept
+    assert main(asked) == 0
+    parts = json.loads(capsys.readouterr().out)
+    for name in ("bits_per_dim", "kid"):
+        assert parts[name] == pytest.approx(whole[name], rel=1e-5)
+
+
+def test_a_preview_that_does_not_fit_does_not_end_the_run(tmp_path, monkeypatch, caplog):
+    data = npz(tmp_path / "tiny.npz")
+    passed = memory_for(8, monkeypatch, training=False)
+    code = main(["train", str(data), "--out", str(tmp_path / "run"), "--steps", "4", *SETTINGS, "data.held_out=12"])
+    assert code == 0 and "samples: out of memory with 25 images at once" in caplog.text
+    assert max(passed) <= 8 and list((tmp_path / "run" / "previews").iterdir())
+
+
+def test_training_says_which_micro_batch_fits_and_auto_takes_it(tmp_path, monkeypatch, capsys):
+    data = npz(tmp_path / "tiny.npz")
+    command = ["train", str(data), "--steps", "4", *SETTINGS, "net.dropout_rate=0.0"]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    memory_for(3, monkeypatch, training=True)
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path / "run")]) == 8
+    err = capsys.readouterr().err
+    assert (
+        err == "error: out of memory at batch 8 (asked for 4.0 GB); --micro-batch 2 fits and gives the same updates\n"
+    )
+    assert main([*command, "--out", str(tmp_path / "run"), "--micro-batch", "auto"]) == 0
+    assert "out of memory at batch 8 (asked for 4.0 GB): taking 2 images at once" in capsys.readouterr().out
+    assert "micro_batch = 2" in (tmp_path / "run" / "config.toml").read_text()
+    whole, parts = (weights(tmp_path / name) for name in ("whole", "run"))
+    assert all((whole[name] - parts[name]).abs().max() < 1e-4 for name in whole)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(safetensors.torch.load_file(checkpoint.latest(run) / "net.safetensors"))
+
+
+def test_memory_that_shrinks_during_a_run(tmp_path, monkeypatch, capsys):
+    data = npz(tmp_path / "tiny.npz")
+    command = ["train", str(data), "--out", str(tmp_path / "run"), "--steps", "8", *SETTINGS, "run.save_every=4"]
+    real = checkpoint.write
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", lambda *given: (real(*given), memory_for(4, patch, training=True)))
+        assert main(command) == 8
+        assert checkpoint.steps(tmp_path / "run")[0].name == "step-000000004"
+        status = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert (status["state"], status["exit_code"]) == ("failed", 8)
+    with monkeypatch.context() as patch:
+        memory_for(4, patch, training=True)
+        capsys.readouterr()
+        assert main([*command, "--micro-batch", "auto"]) == 0
+    assert "4 images at once" in capsys.readouterr().out
+    assert checkpoint.steps(tmp_path / "run")[0].name == "step-000000008"
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "x", "1.5", "9999999"])
+def test_a_wrong_micro_batch(tmp_path, capsys, given):
+    assert main(["train", "digits", "--out", str(tmp_path / "run"), "--micro-batch", given]) == 2
+    assert "--micro-batch" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+LIMITED = """
+import resource, sys
+import alphabar.cli.train, torch
+torch.set_num_threads(1)
+from alphabar.cli.main import main
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + {room} * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
+def test_a_real_limit_of_the_system(tmp_path):
+    """A process that may not have more memory: code 8 with a micro-batch that then does fit under the same limit."""
+    np.savez(tmp_path / "images.npz", images=np.random.default_rng(0).integers(0, 256, (64, 32, 32), np.uint8))
+    command = ["train", str(tmp_path / "images.npz"), "--out", str(tmp_path / "run"), "--steps", "1"]
+    command += [s for s in SETTINGS if s != "run.batch=8"] + ["run.batch=64", "net.base_channels=16", "data.held_out=0"]
+
+    def limited(*more: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        program = [sys.executable, "-c", LIMITED.format(room=100), *command, *more]
+        return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+    refused = limited()
+    assert refused.returncode == 8, refused.stderr
+    assert refused.stderr.startswith("error: out of memory at batch 64") and refused.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    fits = re.search(r"--micro-batch (\d+) fits", refused.stderr)
+    assert fits is not None and limited("--micro-batch", fits[1]).returncode == 0
