@@ -136,19 +136,23 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
 def test_a_real_limit_of_the_system(tmp_path):
-    """A process that may not have more memory: code 8 with a micro-batch that then does fit under the same limit."""
+    """A process that may not have more memory: code 8 and a number; a search that ends under the same limit."""
     np.savez(tmp_path / "images.npz", images=np.random.default_rng(0).integers(0, 256, (64, 32, 32), np.uint8))
     command = ["train", str(tmp_path / "images.npz"), "--out", str(tmp_path / "run"), "--steps", "1"]
     command += [s for s in SETTINGS if s != "run.batch=8"] + ["run.batch=64", "net.base_channels=16", "data.held_out=0"]
 
     def limited(*more: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        program = [sys.executable, "-c", LIMITED.format(room=100), *command, *more]
-        return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        # one heap that gives memory back, so that what is reserved is what is used
+        heap = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        environment = {**os.environ, **heap, "OMP_NUM_THREADS": "1"}
+        program = [sys.executable, "-c", LIMITED.format(room=120), *command, *more]
+        return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
     refused = limited()
     assert refused.returncode == 8, refused.stderr
     assert refused.stderr.startswith("error: out of memory at batch 64") and refused.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
-    fits = re.search(r"--micro-batch (\d+) fits", refused.stderr)
-    assert fits is not None and limited("--micro-batch", fits[1]).returncode == 0
+    assert re.search(r"--micro-batch \d+ fits", refused.stderr)
+    found = limited("--micro-batch", "auto")
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"micro_batch = \d+", (tmp_path / "run" / "config.toml").read_text())

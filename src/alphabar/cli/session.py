@@ -22,6 +22,7 @@ from alphabar.base.errors import (
     AlphabarError,
     CheckpointError,
     Crashed,
+    DataError,
     Diverged,
     OutOfMemory,
     Stopped,
@@ -32,6 +33,7 @@ from alphabar.cli import divergence
 from alphabar.cli.console import Bar, progress, say
 from alphabar.cli.sample import class_labels
 from alphabar.data.batch import Images
+from alphabar.data.inventory import difference, inventory
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.process.chain import Chain
 from alphabar.runtime import config as text
@@ -45,6 +47,7 @@ from alphabar.weights import checkpoint
 
 __all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "Conditions", "train"]
 
+INVENTORY = "images.tsv"
 log = logging.getLogger("alphabar")
 
 PREVIEW_IMAGES = 25
@@ -104,11 +107,13 @@ def train(config: RunConfig, images: Images, directory: Path, conditions: Condit
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         run = trainer.build(config, images)
-        state = _resume(run, directory, conditions)
+        state = _resume(run, images, directory, conditions)
         if run.step >= config.run.steps:
             say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
         storage.write_file(directory / "config.toml", text.dump(config))
+        if conditions.new_data or not (directory / INVENTORY).exists():
+            storage.write_file(directory / INVENTORY, inventory(images))
         session = _Session(run, directory, conditions, lines=int(state.get("metrics_lines", 0)))
         if run.step:
             say(f"resuming     at step {run.step:,}")
@@ -153,9 +158,22 @@ def _unused(path: Path) -> Path:
     return free
 
 
-def _resume(run: Run, directory: Path, conditions: Conditions) -> dict[str, Any]:
+def _check_images(images: Images, directory: Path) -> None:
+    """Raise DataError where the images are not those that the run began with."""
+    file = directory / INVENTORY
+    found = difference(file.read_bytes(), images) if file.exists() else ""
+    if found:
+        raise DataError(
+            f"{printable(images.name)}: {found} since {printable(directory)} began; restore them, go on with these by "
+            "--accept-new-data, or start over with --fresh"
+        )
+
+
+def _resume(run: Run, images: Images, directory: Path, conditions: Conditions) -> dict[str, Any]:
     newest = checkpoint.latest(directory)
     if newest is not None:
+        if not conditions.new_data:
+            _check_images(images, directory)
         state = trainer.resume(run, newest, new_data=conditions.new_data)
         differing = changes(state.get("environment", {}), environment(run.device))
         if differing and conditions.strict:

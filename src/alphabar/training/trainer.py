@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -218,6 +219,7 @@ def _fitting(run: Run, batch: Batch, too_many: int) -> int | None:
     size = too_many
     while size > 1:
         size = -(-size // 2)
+        gc.collect()  # the graph of what failed may be in cycles of frames and exceptions
         try:
             moments = [] if run.optimizer.state else _moments(run)
             for _ in range(2):
