@@ -80,20 +80,23 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the settings, then stop.")] = False,
 ) -> None:
     """Train a model. The same command again continues a run that was interrupted."""
-    from alphabar.cli import train as command
+    from alphabar.cli.stop import before_the_first_step
 
-    command.run(
-        source,
-        settings or [],
-        out=out,
-        preset=preset,
-        config=config,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        fresh=fresh,
-        dry_run=dry_run,
-    )
+    with before_the_first_step():
+        from alphabar.cli import train as command
+
+        command.run(
+            source,
+            settings or [],
+            out=out,
+            preset=preset,
+            config=config,
+            steps=steps,
+            minutes=minutes,
+            seed=seed,
+            fresh=fresh,
+            dry_run=dry_run,
+        )
 
 
 @app.command()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
-import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from alphabar.base import storage
 from alphabar.base.errors import AlphabarError, CheckpointError, Diverged, Stopped, StorageError, printable
+from alphabar.base.journal import Journal
 from alphabar.cli.console import Bar, progress, say
 from alphabar.cli.sample import class_labels
+from alphabar.cli.stop import INTERRUPTED, Stop, stopped
 from alphabar.data.batch import Images
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.process.chain import Chain
@@ -32,28 +35,7 @@ __all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "train"]
 PREVIEW_IMAGES = 25
 PREVIEW_STEPS = 50
 HELD_OUT_IMAGES = 1024
-
-
-class _Stop:
-    """A signal asks the loop to finish its step, save and leave; a second one leaves at once."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> _Stop:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+log = logging.getLogger("alphabar")
 
 
 def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = False) -> Run:
@@ -62,21 +44,24 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
     Raises:
         Stopped: after a signal, with the state saved.
         Diverged: when loss or gradient is not finite; the newest checkpoint is intact.
+        StorageError: when the last state cannot be saved. Before that, a disk that refuses costs a warning.
     """
     if fresh and directory.exists():
         _set_aside(directory)
-    with storage.Lock(directory), _Stop() as stop:
-        for leftover in directory.rglob(f"{storage.TEMPORARY}*"):
-            storage.remove(leftover)
+    with storage.Lock(directory), Stop() as stop:
+        with storage.storage_errors(directory):
+            for leftover in directory.rglob(f"{storage.TEMPORARY}*"):
+                storage.remove(leftover)
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         run = trainer.build(config, images)
         state = _resume(run, directory)
+        session = _Session(run, directory, lines=int(state.get("metrics_lines", 0)))
         if run.step >= config.run.steps:
+            session.finish()
             say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
-        storage.write_file(directory / "config.toml", text.dump(config))
-        session = _Session(run, directory, lines=int(state.get("metrics_lines", 0)))
+        _write_config(directory / "config.toml", text.dump(config))
         if run.step:
             say(f"resuming     at step {run.step:,}")
         say(f"run          {printable(directory)}")
@@ -85,19 +70,26 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
             with progress(config.run.steps, "step", run.step) as bar:
                 session.follow(bar, stop)
         except Diverged as error:
-            newest = checkpoint.steps(directory)
             session.status("diverged", Diverged.exit_code)
-            kept = f"last good checkpoint {newest[0].name}" if newest else "no checkpoint yet"
-            raise Diverged(f"{error}; {kept}") from None
+            raise Diverged(f"{error}; {session.newest()}") from None
         except AlphabarError as error:
             session.status("preempted" if isinstance(error, Stopped) else "failed", error.exit_code)
+            raise
+        except KeyboardInterrupt:
+            session.status("preempted", INTERRUPTED)
             raise
         except Exception:
             session.status("failed", 1)
             raise
-        session.status("finished", 0)
+        session.finish()
         say(f"finished     {printable(directory)}: {run.step:,} steps; next: alphabar sample {printable(directory)}")
         return run
+
+
+def _write_config(path: Path, data: bytes) -> None:
+    """Write the settings where they changed: a run goes on even where the disk has no room for them again."""
+    if not path.exists() or path.read_bytes() != data:
+        storage.write_file(path, data)
 
 
 def _set_aside(directory: Path) -> None:
@@ -127,7 +119,8 @@ def _resume(run: Run, directory: Path) -> dict[str, Any]:
     if newest is not None:
         for damaged in checkpoint.steps(directory):
             if damaged > newest:
-                storage.rename(damaged, _unused(directory / f"damaged-{damaged.name}"))
+                with storage.storage_errors(damaged):
+                    storage.rename(damaged, _unused(directory / f"damaged-{damaged.name}"))
         return trainer.resume(run, newest)
     if checkpoint.steps(directory):
         raise CheckpointError(f"{printable(directory)}: no checkpoint is intact; --fresh starts over and keeps these")
@@ -135,19 +128,57 @@ def _resume(run: Run, directory: Path) -> dict[str, Any]:
 
 
 class _Session:
-    """The policy of one training session: when to preview, measure, save and stop."""
+    """The policy of one training session: when to preview, measure, save and stop.
+
+    Only a run that cannot save its last state ends because of the disk. Until then, whatever the disk refuses costs a
+    warning: lines of the log wait in memory, a preview is left out, a checkpoint is tried again at the next interval.
+    """
 
     def __init__(self, run: Run, directory: Path, lines: int) -> None:
-        self.run, self.directory, self.lines = run, directory, lines
-        self.metrics = directory / "metrics.jsonl"
-        storage.truncate_lines(self.metrics, lines)
+        self.run, self.directory = run, directory
+        self.journal = Journal(directory / "metrics.jsonl", lines)
         self.smooth: float | None = None
+        self._warned = False
+
+    def newest(self) -> str:
+        """Which checkpoint there is, for the message of an error."""
+        found = checkpoint.steps(self.directory)
+        return f"last checkpoint {found[0].name} is intact" if found else "no checkpoint yet"
 
     def status(self, state: str, exit_code: int | None) -> None:
-        facts = {"state": state, "step": self.run.step, "steps": self.run.config.run.steps, "exit_code": exit_code}
+        """Write run.json if the disk takes it."""
+        with self.spared():
+            self.write_status(state, exit_code)
+
+    def write_status(self, state: str, exit_code: int | None) -> None:
+        saved = checkpoint.steps(self.directory)
+        facts = {
+            "state": state,
+            "step": self.run.step,
+            "steps": self.run.config.run.steps,
+            "saved": int(saved[0].name.removeprefix("step-")) if saved else None,
+            "exit_code": exit_code,
+        }
         storage.write_json(self.directory / "run.json", facts)
 
-    def follow(self, bar: Bar, stop: _Stop) -> None:
+    def finish(self) -> None:
+        """Say that all steps are done. Also for a process that died between its last save and this."""
+        try:
+            self.write_status("finished", 0)
+        except StorageError as error:
+            raise StorageError(f"{error}; {self.newest()}") from error
+
+    @contextlib.contextmanager
+    def spared(self) -> Iterator[None]:
+        """What the disk refuses here is done without: one warning until a checkpoint is saved again."""
+        try:
+            yield
+        except StorageError as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("%s; training goes on", error)
+
+    def follow(self, bar: Bar, stop: Stop) -> None:
         settings = self.run.config.run
         began, first = time.monotonic(), self.run.step
         for m in trainer.fit(self.run):
@@ -157,10 +188,12 @@ class _Session:
             last = m.step == settings.steps
             if m.step % settings.preview_every == 0 or last:
                 self.preview(bar)
-            if m.step % settings.save_every == 0 or last or stop.signal is not None:
-                self.save()
-            if stop.signal is not None and not last:
-                raise Stopped(m.step, stop.signal.name, 130 if stop.signal == signal.SIGINT else 75)
+            # read once: a signal that comes after this line is for the next step, which is then saved
+            asked = stop.signal
+            if m.step % settings.save_every == 0 or last or asked is not None:
+                self.save(required=last or asked is not None)
+            if asked is not None and not last:
+                raise stopped(asked, m.step)
             speed = (m.step - first) * settings.batch / (time.monotonic() - began)
             bar.update(m.step, f"loss {self.smoothed(m):.4f}  rate {m.lr:.2g}  {speed:,.0f} images/s")
 
@@ -169,8 +202,8 @@ class _Session:
         return self.smooth
 
     def record(self, facts: dict[str, Any]) -> None:
-        storage.append_line(self.metrics, json.dumps(facts, allow_nan=False))
-        self.lines += 1
+        with self.spared():
+            self.journal.add(json.dumps(facts, allow_nan=False))
 
     def preview(self, bar: Bar) -> None:
         """A grid from the EMA weights at fixed seeds, and the held-out loss at fixed noise."""
@@ -187,14 +220,31 @@ class _Session:
         chain = Chain.spaced(denoiser.schedule, steps)
         images = generate(denoiser, DDIM(), chain, range(PREVIEW_IMAGES), y=y)
         if images.shape[1] in (1, 3, 4):
-            write_png(self.directory / "previews" / f"step-{run.step:09d}.png", grid(enlarge(images)))
+            with self.spared():
+                write_png(self.directory / "previews" / f"step-{run.step:09d}.png", grid(enlarge(images)))
 
-    def save(self) -> None:
-        run = self.run
-        path = self.directory / f"step-{run.step:09d}"
-        storage.sync_file(self.metrics)
-        if not path.exists():
-            trainer.save(run, path, {"metrics_lines": self.lines})
+    def save(self, *, required: bool) -> None:
+        """Commit a checkpoint, then let go of old ones. One that is not ``required`` may fail with a warning.
+
+        Raises:
+            StorageError: if it is required and the disk refuses.
+        """
+        try:
+            self.commit()
+        except StorageError as error:
+            if required:
+                raise StorageError(f"{error}; {self.newest()}") from error
+            self._warned = True
+            log.warning("%s; %s, training goes on and saves again later", error, self.newest())
+            return
+        self._warned = False
         self.status("running", None)
-        for old in checkpoint.steps(self.directory)[run.config.run.keep :]:
-            storage.remove(old)
+        with self.spared(), storage.storage_errors(self.directory):
+            for old in checkpoint.steps(self.directory)[self.run.config.run.keep :]:
+                storage.remove(old)
+
+    def commit(self) -> None:
+        path = self.directory / f"step-{self.run.step:09d}"
+        self.journal.sync()
+        if not path.exists():
+            trainer.save(self.run, path, {"metrics_lines": self.journal.lines})
