@@ -60,7 +60,7 @@ DAMAGES: list[Callable[[Path, Path, random.Random], None]] = [flip, flip, trunca
 
 
 def corrupt_at_random(toy: Toy, trials: int, seed: int, continued: int) -> Outcome:
-    """R5. Random damage to a random file of the newest checkpoint of a finished run; some runs are continued after it."""
+    """R5. Random damage to a random file of the newest checkpoint of a finished run; some runs are continued."""
     rng, outcome = random.Random(seed), Outcome()
     last, older = checkpoint.steps(toy.whole)[:2]
     for number in range(trials):

@@ -1,4 +1,4 @@
-"""R2 and R3: death, or a power cut, at every operation of a save: the checkpoint before or the new one, never a third."""
+"""R2 and R3: death, or a power cut, at every operation of a save: the checkpoint before or the new one, no third."""
 
 from __future__ import annotations
 

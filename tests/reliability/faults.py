@@ -23,6 +23,7 @@ from reliability.operations import watch
 __all__ = ["at_end", "install"]
 
 WRITING = ("put", "half", "mkdir", "fsync", "replace", "rename")
+SMALL_DISK = 64 << 20
 at_exit: list[Callable[[], None]] = []
 
 
@@ -71,7 +72,8 @@ def before_step(actions: dict[int, Callable[[], None]]) -> None:
 
 
 def fill_disk(path: str) -> None:
-    """Leave no room on the file system of ``path``."""
+    """Leave no room on the file system of ``path``, which must be a small one made for that."""
+    assert shutil.disk_usage(os.path.dirname(path)).total < SMALL_DISK, "this is not the disk to fill"
     with open(path, "wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
             try:

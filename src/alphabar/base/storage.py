@@ -44,7 +44,7 @@ __all__ = [
 
 TEMPORARY = ".tmp-"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 LOCK_PATIENCE = 0.2  # seconds: whoever asks for the holder of a lock holds it for a moment
 
