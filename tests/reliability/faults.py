@@ -71,6 +71,11 @@ def before_step(actions: dict[int, Callable[[], None]]) -> None:
     trainer.train_step = step
 
 
+def die_at_step(step: int) -> None:
+    """Die before a step is trained, while the run has so many."""
+    before_step({step: die})
+
+
 def fill_disk(path: str) -> None:
     """Leave no room on the file system of ``path``, which must be a small one made for that."""
     assert shutil.disk_usage(os.path.dirname(path)).total < SMALL_DISK, "this is not the disk to fill"
