@@ -27,8 +27,9 @@ docs: $(VENV)/.dev           ## rewrite docs/equations.md from the docstrings
 bench: $(VENV)/.dev          ## speed and memory, results in docs/results/
 	$(BIN)/python scripts/bench.py
 
-campaign: $(VENV)/.dev       ## checks that take longer: mutants, quality of the digits over three seeds, evaluation
+campaign: $(VENV)/.dev       ## checks that take longer: mutants, quality of the digits, evaluation, lost runs
 	$(BIN)/python scripts/mutants.py
+	$(BIN)/python scripts/reliability.py
 	$(BIN)/python scripts/digits_quality.py
 	test -d runs/digits || $(MAKE) demo
 	$(BIN)/python scripts/evaluation.py runs/digits

@@ -105,6 +105,8 @@ def reseal(folder: Path) -> None:
         for p in sorted(folder.iterdir())
         if p.name != "manifest.json"
     }
+    manifest.pop("sha256", None)
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -57,19 +58,19 @@ def test_write_file_replaces_and_makes_folders(tmp_path):
     assert files(tmp_path) == {"a/b/file": b"two"}
 
 
-@pytest.mark.parametrize("number", range(1, 5))
+@pytest.mark.parametrize("number", range(1, 6))
 def test_write_file_leaves_old_or_new(tmp_path, monkeypatch, number):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     asked = fail_at(monkeypatch, number)
-    if number == 4:
+    if number == 5:
         storage.write_file(path, b"brand new")
-        assert asked == ["write_bytes", "rename", "sync_directory"]
+        assert asked == ["write_bytes", "sync_file", "rename", "sync_directory"]
     else:
         with pytest.raises(StorageError) as caught:
             storage.write_file(path, b"brand new")
         assert caught.value.exit_code == 5
-    assert path.read_bytes() == (b"old" if number < 3 else b"brand new")
+    assert path.read_bytes() == (b"old" if number < 4 else b"brand new")
     assert leftovers(tmp_path) == []
 
 
@@ -178,7 +179,7 @@ def test_refusals_become_one_line_that_names_the_path(tmp_path, monkeypatch, cod
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_disk_that_is_really_full_is_reported():
     with pytest.raises(StorageError, match="no space left"):
-        storage.append_line(Path("/dev/full"), "x")
+        storage.write_at(Path("/dev/full"), 0, b"x")
 
 
 def test_a_path_below_a_file_is_reported(tmp_path):
@@ -215,39 +216,70 @@ def test_sha256_is_sha256(tmp_path):
     assert storage.sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("before", "keep", "after"),
-    [
-        (b"1\n2\n3\n", 2, b"1\n2\n"),
-        (b"1\n2\n3\n", 3, b"1\n2\n3\n"),
-        (b"1\n2\n3\n", 9, b"1\n2\n3\n"),
-        (b"1\n2\n3", 9, b"1\n2\n"),
-        (b"1\n2\n3", 2, b"1\n2\n"),
-        (b"1\n2\n3", 1, b"1\n"),
-        (b"1\n2\n", 0, b""),
-        (b"torn", 0, b""),
-        (b"", 3, b""),
-        (b"1\n\n3\n", 2, b"1\n\n"),
-        ("ü\u2028x\n2\n".encode(), 1, "ü\u2028x\n".encode()),
-        (b"1\r\n2\n", 1, b"1\r\n"),
-    ],
-)
-def test_logs_are_cut_back_and_torn_lines_go(tmp_path, before, keep, after):
+def test_write_at_replaces_what_follows(tmp_path):
     path = tmp_path / "log"
-    path.write_bytes(before)
-    storage.truncate_lines(path, keep)
-    assert files(tmp_path) == {"log": after}
+    assert storage.write_at(path, 0, b"one\n") == 4
+    assert storage.write_at(path, 4, "zwölf\n".encode()) == 11
+    assert storage.write_at(path, 4, b"two\n") == 8
+    assert files(tmp_path) == {"log": b"one\ntwo\n"}
+    path.unlink()
+    assert storage.write_at(path, 8, b"three\n") == 6, "a file that was taken away begins anew, without a hole"
+    assert files(tmp_path) == {"log": b"three\n"}
 
 
-def test_cutting_back_no_log_is_no_error(tmp_path):
-    storage.truncate_lines(tmp_path / "log", 3)
-    assert os.listdir(tmp_path) == []
+def test_cut_leaves_shorter_files_and_devices_alone(tmp_path):
+    (tmp_path / "log").write_bytes(b"12345")
+    for size, left in ((9, b"12345"), (5, b"12345"), (2, b"12")):
+        storage.cut(tmp_path / "log", size)
+        assert (tmp_path / "log").read_bytes() == left
+    storage.cut(tmp_path / "none", 3)
+    storage.cut(Path(os.devnull), 0)
+    assert os.listdir(tmp_path) == ["log"]
 
 
-def test_append_line_appends_whole_lines(tmp_path):
-    storage.append_line(tmp_path / "log", "one")
-    storage.append_line(tmp_path / "log", "zwölf")
-    assert (tmp_path / "log").read_bytes() == "one\nzwölf\n".encode()
+def test_a_loose_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    storage.write_loose(tmp_path / "a", b"abc")
+    assert files(tmp_path) == {"a": b"abc"}
+
+    def put(file, data):
+        file.write(data[:1])
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(storage, "put", put)
+    with pytest.raises(StorageError, match=r"b: no space left on device \(need 2e-06 MB, free .* MB\)"):
+        storage.write_loose(tmp_path / "b", b"ab")
+    assert files(tmp_path) == {"a": b"abc"}
+
+
+def test_the_need_of_a_directory_is_said(tmp_path, monkeypatch):
+    fail_at(monkeypatch, 1)
+    with pytest.raises(StorageError, match="need 412 MB, free"), storage.commit_directory(tmp_path / "x", 412_000_000):
+        pass
+
+
+def test_new_directories_are_forced_to_the_disk_from_the_top(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(storage, "sync_directory", synced.append)
+    storage.make_directory(tmp_path / "a" / "b")
+    storage.make_directory(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+
+
+def test_a_directory_loses_its_name_before_its_files(tmp_path, monkeypatch):
+    commit(tmp_path / "x", OLD)
+    monkeypatch.setattr(storage.shutil, "rmtree", lambda path, ignore_errors: None)
+    storage.remove(tmp_path / "x")
+    assert os.listdir(tmp_path) == leftovers(tmp_path) and len(leftovers(tmp_path)) == 1
+
+
+def test_places_that_cannot_be_written_are_found_early(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    storage.check_writable(tmp_path / "new" / "below")
+    with pytest.raises(StorageError, match=r"file: is a file"):
+        storage.check_writable(tmp_path / "file" / "below")
+    monkeypatch.setattr(storage.os, "access", lambda path, mode: False)
+    with pytest.raises(StorageError, match=r"not writable.*--out"):
+        storage.check_writable(tmp_path / "new")
 
 
 HOLD = """
@@ -273,8 +305,20 @@ def test_a_lock_is_exclusive_and_freed_by_death(tmp_path):
         holder.kill()
         holder.wait()
         holder.stdout.close()
+    assert storage.holder(run) is None, "the dead holder's words are still in the file"
     with storage.Lock(run):
         assert str(os.getpid()) in (run / ".lock").read_text()
+        assert str(os.getpid()) in storage.holder(run)
+
+
+def test_who_asks_for_the_holder_does_not_keep_a_run_from_starting(tmp_path, monkeypatch):
+    """Asking takes the lock for a moment; whoever wants to hold it meanwhile waits that long."""
+    asking = (tmp_path / ".lock").open("a+")
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: asking.close())
+    with storage.Lock(tmp_path):
+        assert storage.holder(tmp_path) == (tmp_path / ".lock").read_text()
+    assert storage.holder(tmp_path / "nowhere") is None and not (tmp_path / "nowhere").exists()
 
 
 def test_a_lock_is_exclusive_within_a_process_and_can_be_given_back(tmp_path):

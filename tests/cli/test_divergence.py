@@ -85,7 +85,8 @@ def test_single_steps_are_skipped_and_counted(train, tmp_path, monkeypatch, how)
     assert out.count("step skipped") == 4 and "4 skipped, not finite" in out
     run = tmp_path / "run"
     assert [line["step"] for line in lines(run) if line.get("skipped")] == [10, 11, 15, 30]
-    assert status(run) == {"state": "finished", "step": STEPS, "steps": STEPS, "exit_code": 0, "skipped": 4}
+    told = {"state": "finished", "step": STEPS, "steps": STEPS, "saved": STEPS, "skipped": 4, "exit_code": 0}
+    assert status(run) == told
     weights(run)
     assert not (run / "diverged.json").exists()
 
@@ -139,7 +140,8 @@ def test_a_second_divergence_is_the_end(train, tmp_path, monkeypatch):
     assert "last good checkpoint step-000000015" in err and "diverged.json" in err
     run = tmp_path / "run"
     assert out.count("went back") == 1
-    assert status(run) == {"state": "diverged", "step": 19, "steps": STEPS, "exit_code": 6, "skipped": 3}
+    told = {"state": "diverged", "step": 19, "steps": STEPS, "saved": 15, "skipped": 3, "exit_code": 6}
+    assert status(run) == told
     assert json.loads((run / "diverged.json").read_text())["action"] == "stopped; step-000000015 is intact"
     assert [step.name for step in checkpoint.steps(run)] == ["step-000000015", "step-000000010"]
     before = weights(run, 15)
@@ -171,7 +173,7 @@ class Killed(BaseException):
     """Stands for a process that is gone: nothing of ours catches it."""
 
 
-@pytest.mark.parametrize("at", [17, 19, 20, 22, 26])
+@pytest.mark.parametrize("at", [18, 20, 24])
 def test_killed_around_the_way_back_it_ends_the_same(train, tmp_path, monkeypatch, at):
     """The way back is a function of the run: after a kill it is taken again, to the last bit."""
 

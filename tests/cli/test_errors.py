@@ -352,7 +352,7 @@ def test_an_average_that_diverged_is_a_divergence_too(here, capsys, monkeypatch,
         from alphabar.base.pixels import to_uint8
 
         bad = torch.tensor([float("nan")])
-        monkeypatch.setattr("alphabar.cli.session.generate", lambda *given, **named: to_uint8(bad))
+        monkeypatch.setattr("alphabar.cli.loop.generate", lambda *given, **named: to_uint8(bad))
     assert main(train(here / "run")) == 6
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and err.startswith("error: ") and "internal" not in err

@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 from alphabar.cli import train
+from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
 from alphabar.cli.main import main
-from alphabar.cli.session import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
 
 TINY = ["net.base_channels=8", "run.batch=4"]
 

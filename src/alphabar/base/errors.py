@@ -16,6 +16,7 @@ __all__ = [
     "Diverged",
     "KeyMismatch",
     "MissingExtra",
+    "NewerFormat",
     "OutOfMemory",
     "RunInUse",
     "Stopped",
@@ -60,6 +61,10 @@ class UnknownFormat(CheckpointError):
     """A file that is no checkpoint format known here."""
 
 
+class NewerFormat(CheckpointError):
+    """A checkpoint of a newer alphabar."""
+
+
 class KeyMismatch(CheckpointError):
     """Tensors whose names or shapes do not fit the model."""
 
@@ -83,10 +88,15 @@ class RunInUse(AlphabarError):
 
 
 class Stopped(AlphabarError):
-    """A signal asked a run to stop, and its state is saved (exit code 130 after Ctrl-C, else 75)."""
+    """A signal asked a run to stop, and its state is saved (exit code 130 after Ctrl-C, else 75).
 
-    def __init__(self, step: int, signal_name: str, exit_code: int) -> None:
-        super().__init__(f"stopped at step {step} ({signal_name}), saved; run the same command to continue")
+    ``step`` is the one that was saved, or None before the session's first.
+    """
+
+    def __init__(self, step: int | None, signal_name: str, exit_code: int) -> None:
+        where = "before training began" if step is None else f"at step {step}"
+        saved = "" if step is None else ", saved"
+        super().__init__(f"stopped {where} ({signal_name}){saved}; run the same command to continue")
         self.exit_code = exit_code
 
 

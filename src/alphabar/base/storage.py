@@ -1,7 +1,7 @@
 """Every file operation of a run: write to a temporary name, fsync, rename, fsync the directory.
 
-A file or directory either has its final name and is complete, or it does not have it. All writes pass through the few
-functions at the top, so a test can fail or kill the process at each of them.
+A file or directory either has its final name and is complete, or it does not have it. All bytes pass through
+:func:`put` and all names through the functions beside it, so a test can fail or kill the process at each of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -23,50 +24,127 @@ from alphabar.base.errors import CheckpointError, RunInUse, StorageError, printa
 
 __all__ = [
     "Lock",
-    "append_line",
+    "check_writable",
     "commit_directory",
+    "cut",
+    "holder",
+    "make_directory",
     "read_json",
     "remove",
+    "rename",
     "sha256",
     "storage_errors",
-    "truncate_lines",
+    "sync_file",
+    "write_at",
+    "write_bytes",
     "write_file",
     "write_json",
+    "write_loose",
 ]
 
 TEMPORARY = ".tmp-"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+LOCK_PATIENCE = 0.2  # seconds: whoever asks for the holder of a lock holds it for a moment
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one-line ``StorageError``s that name ``path``."""
+def storage_errors(path: Path, need: int | None = None) -> Iterator[None]:
+    """Turn the operating system's refusals into one-line ``StorageError``s that name ``path``.
+
+    ``need`` is how many bytes were to be written, for the message of a full disk.
+    """
     try:
         yield
     except OSError as error:
         where = printable(path)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(_existing(path)).free / 1e6
-            raise StorageError(f"{where}: no space left on device (free {free:.0f} MB); free some and go on") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"{where}: {error.strerror}; choose another folder with --out") from error
+        if error.errno in FULL:
+            free = _megabytes(shutil.disk_usage(_existing(path)).free)
+            space = f"free {free}" if need is None else f"need {_megabytes(need)}, free {free}"
+            raise StorageError(f"{where}: no space left on device ({space}); make room and run it again") from error
+        if error.errno in REFUSED:
+            raise StorageError(f"{where}: {error.strerror}; make it writable or give another --out") from error
         raise StorageError(f"{where}: {error.strerror or error}") from error
 
 
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e6:,.0f} MB"
+
+
 def _existing(path: Path) -> Path:
-    return next(p for p in (path, *path.parents, Path("/")) if p.exists())
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
+
+
+def check_writable(path: Path) -> None:
+    """Raise early if nothing can be written at ``path``, a folder that may not exist yet.
+
+    Raises:
+        StorageError: if it is a file, read-only, or not permitted.
+    """
+    place = _existing(path)
+    if not place.is_dir():
+        raise StorageError(f"{printable(place)}: is a file; give a folder to --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"{printable(place)}: not writable; give another folder to --out")
+
+
+def put(file: FileIO, data: bytes) -> None:
+    """All of ``data`` into an unbuffered file: the one place where bytes leave the process."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under its own name and force it to the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file under its own name, without forcing it to the disk: whoever commits it does that."""
+    with path.open("wb", buffering=0) as file:
+        put(file, data)
+
+
+def write_loose(path: Path, data: bytes) -> None:
+    """Write one of many files that need not survive a power cut; where it cannot be finished, nothing is left.
+
+    Raises:
+        StorageError: if the disk refuses.
+    """
+    with storage_errors(path, len(data)):
+        try:
+            with path.open("wb", buffering=0) as file:
+                put(file, data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def write_at(path: Path, position: int, data: bytes) -> int:
+    """Make ``data`` all that follows the first ``position`` bytes of a file; returns where it ends.
+
+    The file is not forced to the disk. Where ``data`` does not fit, the file ends at ``position`` as before.
+
+    Raises:
+        StorageError: if the disk refuses.
+    """
+    with storage_errors(path, len(data)), path.open("ab", buffering=0) as file:
+        start = min(position, file.seek(0, os.SEEK_END))
+        try:
+            cut(path, start)
+            put(file, data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                cut(path, start)
+            raise
+        return start + len(data)
+
+
+def cut(path: Path, size: int) -> None:
+    """Make a file end after ``size`` bytes, which needs no space on a full disk. Device files stay as they are."""
+    if path.is_file() and path.stat().st_size > size:
+        os.truncate(path, size)
 
 
 def sync_file(path: Path) -> None:
-    """Force a file that another library wrote to the disk."""
+    """Force the bytes of a file to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -78,6 +156,14 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, with their names forced to the disk: else a power cut loses all in them."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
 
 
 def rename(old: Path, new: Path) -> None:
@@ -100,10 +186,25 @@ def exchange(one: Path, other: Path) -> None:
     rename(aside, one)
 
 
+def unused(path: Path) -> Path:
+    """``path-1``, or the first of ``path-2``, … that does not exist."""
+    number = 1
+    while (free := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return free
+
+
 def remove(path: Path) -> None:
-    """Remove a file or directory of ours; one that is gone already is no error."""
+    """Remove a file or directory of ours; one that is gone already is no error.
+
+    A directory first loses its name: half of one must not pass for the whole.
+    """
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        doomed = path
+        if not path.name.startswith(TEMPORARY):
+            doomed = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+            rename(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
@@ -114,11 +215,12 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         StorageError: if the disk refuses; the old file is then intact.
     """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(path, len(data)):
+        make_directory(path.parent)
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
         try:
             write_bytes(temporary, data)
+            sync_file(temporary)
             rename(temporary, path)
             sync_directory(path.parent)
         finally:
@@ -143,16 +245,17 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def commit_directory(path: Path) -> Iterator[Path]:
+def commit_directory(path: Path, need: int | None = None) -> Iterator[Path]:
     """A temporary directory to fill; on leaving it is forced to the disk and renamed to ``path`` in one step.
 
     A directory that is already called ``path`` is replaced. If the body raises, nothing appears under that name.
+    ``need`` is how many bytes the body writes, for the message of a full disk.
 
     Raises:
         StorageError: if the disk refuses; whatever was at ``path`` is then intact.
     """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(path, need):
+        make_directory(path.parent)
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
         remove(temporary)
         temporary.mkdir()
@@ -170,20 +273,6 @@ def commit_directory(path: Path) -> Iterator[Path]:
             remove(temporary)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add one line to a log. It is not forced to the disk: after a crash the log is cut back to the checkpoint."""
-    with storage_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-
-
-def truncate_lines(path: Path, keep: int) -> None:
-    """Cut a log back to its first ``keep`` lines; a torn last line goes too. No file is no error."""
-    if path.exists():
-        lines = path.read_bytes().split(b"\n")[:-1]
-        if len(lines) > keep or not path.read_bytes().endswith(b"\n"):
-            write_file(path, b"".join(line + b"\n" for line in lines[:keep]))
-
-
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
@@ -195,26 +284,39 @@ class Lock:
 
     Raises:
         RunInUse: if another process holds it.
+        StorageError: if the disk refuses.
     """
 
     def __init__(self, directory: Path) -> None:
         with storage_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             self._file = (directory / ".lock").open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = printable(self._file.read(200).strip()) or "another process"
-            self._file.close()
-            raise RunInUse(f"{printable(directory)}: in use by {holder}; wait for it or give another --out") from None
-        self._file.truncate(0)
-        self._file.write(f"pid {os.getpid()} since {time.strftime('%H:%M')}")
-        self._file.flush()
+            if not self._taken(time.monotonic() + LOCK_PATIENCE):
+                self._file.seek(0)
+                text = self._file.read(200)
+                self._file.close()
+                raise in_use(directory, text)
+        # who holds it is for people; a full disk may refuse it
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+            self._file.write(f"pid {os.getpid()} since {time.strftime('%H:%M')}")
+            self._file.flush()
+
+    def _taken(self, until: float) -> bool:
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(LOCK_PATIENCE / 10)
+            else:
+                return True
 
     def release(self) -> None:
         """Give the right back."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> Lock:
         """The lock itself."""
@@ -223,3 +325,22 @@ class Lock:
     def __exit__(self, *error: object) -> None:
         """Release."""
         self.release()
+
+
+def in_use(directory: Path, holder: str) -> RunInUse:
+    """The error that names a directory and who holds its lock."""
+    who = printable(holder.strip()) or "another process"
+    return RunInUse(f"{printable(directory)}: in use by {who}; wait for it or give another --out")
+
+
+def holder(directory: Path) -> str | None:
+    """Who holds the lock of a directory, as its holder wrote it; None if it is free. Writes nothing."""
+    try:
+        with (directory / ".lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(200).strip() or "another process"
+    except OSError:
+        return None
+    return None

@@ -90,23 +90,26 @@ def train(
     ] = False,
 ) -> None:
     """Train a model. The same command again continues a run that was interrupted."""
-    from alphabar.cli import train as command
+    from alphabar.cli.stop import before_the_first_step
 
-    command.run(
-        source,
-        settings or [],
-        out=out,
-        preset=preset,
-        config=config,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        fresh=fresh,
-        dry_run=dry_run,
-        micro_batch=micro_batch,
-        strict_resume=strict_resume,
-        accept_new_data=accept_new_data,
-    )
+    with before_the_first_step():
+        from alphabar.cli import train as command
+
+        command.run(
+            source,
+            settings or [],
+            out=out,
+            preset=preset,
+            config=config,
+            steps=steps,
+            minutes=minutes,
+            seed=seed,
+            fresh=fresh,
+            dry_run=dry_run,
+            micro_batch=micro_batch,
+            strict_resume=strict_resume,
+            accept_new_data=accept_new_data,
+        )
 
 
 @app.command()

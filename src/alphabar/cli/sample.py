@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import re
 import time
@@ -162,14 +163,15 @@ def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:
 
 
 def check_output(out: Path) -> None:
-    """Refuse a folder that holds anything but samples of ours.
+    """Refuse, before anything is computed, a folder that holds anything but samples of ours or cannot be written.
 
     Raises:
         ConfigError: if ``out`` is a file.
-        StorageError: if it is a folder of something else.
+        StorageError: if it is a folder of something else, or read-only.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{printable(out)}: is a file; give a folder to --out")
+    storage.check_writable(out)
     if out.is_dir() and any(out.iterdir()) and not _is_samples(out):
         raise StorageError(f"{printable(out)}: holds other files; give a new folder to --out")
 
@@ -255,15 +257,15 @@ def write_samples(
             old.unlink()
     if images.shape[1] in (1, 3, 4):
         for number, image in enumerate(images):
-            with storage.storage_errors(out):
-                (out / f"{number:05d}.png").write_bytes(png(image))
+            storage.write_loose(out / f"{number:05d}.png", png(image))
         write_png(out / "grid.png", grid(enlarge(images[:400])))
         if animate:
             write_animation(out / "denoising.gif", maker.shown)
             write_animation(out / "denoising.webp", maker.shown)
     else:
-        with storage.storage_errors(out):
-            np.save(out / "samples.npy", images.numpy())
+        buffer = io.BytesIO()
+        np.save(buffer, images.numpy())
+        storage.write_loose(out / "samples.npy", buffer.getvalue())
         say(f"note         {images.shape[1]} channels have no picture format: wrote samples.npy, uint8 [N, C, H, W]")
     storage.write_json(out / "manifest.json", {**manifest, "complete": True})
     say(f"sampled      {len(seeds)} images in {duration(time.monotonic() - began)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 
 import torch
 
+from alphabar.base import storage
 from alphabar.base.choice import from_table
-from alphabar.base.errors import ConfigError, Diverged, OutOfMemory, StorageError, printable
+from alphabar.base.errors import ConfigError, Diverged, OutOfMemory, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
-from alphabar.cli.session import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS, Conditions, train
+from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
+from alphabar.cli.session import Conditions, train
 from alphabar.data.batch import Images
 from alphabar.data.sources import open_source
 from alphabar.model.variance import VARIANCES
@@ -66,13 +67,15 @@ def run(
     over = text.override(over, [*settings, *shortcuts])
     text.check_sections(over)
 
-    if out is not None and not dry_run:
-        _check_place(out)
+    if not dry_run:
+        _check_place(out if out is not None else Path("runs"))
     size = over.get("data", {}).get("size")
     if size is not None:
         from_table(DataConfig, {"size": size}, "data")
     images = open_source(source, size)
     directory = out if out is not None else Path("runs") / (images.name or "run")
+    if out is None and not dry_run:
+        _check_place(directory)
     saved = _saved_tables(directory) if not (fresh or dry_run) else None
     if saved is not None:
         tables = _continued(saved, over, images, directory)
@@ -119,12 +122,16 @@ def run(
 
 
 def _check_place(out: Path) -> None:
-    """Raise StorageError early if no folder can be made at ``out``, before images are read and steps are timed."""
-    place = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not place.is_dir():
-        raise StorageError(f"{printable(place)}: is a file; give a folder to --out")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise StorageError(f"{printable(place)}: not writable; give another folder to --out")
+    """Raise early if no run can be kept at ``out``, before images are read and steps are timed.
+
+    Raises:
+        StorageError: if it cannot be written.
+        RunInUse: if another process trains there.
+    """
+    storage.check_writable(out)
+    holder = storage.holder(out)
+    if holder is not None:
+        raise storage.in_use(out, holder)
 
 
 def _saved_tables(directory: Path) -> dict[str, Any] | None:

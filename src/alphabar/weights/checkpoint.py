@@ -8,6 +8,7 @@ used: none of the common weight formats notices a flipped bit. A run keeps one s
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from alphabar.base import storage
 from alphabar.base.choice import choose, describe, from_table, to_table
-from alphabar.base.errors import CheckpointError, KeyMismatch, StorageError, UnknownFormat, printable
+from alphabar.base.errors import CheckpointError, KeyMismatch, NewerFormat, StorageError, UnknownFormat, printable
 from alphabar.base.version import __version__
 from alphabar.model.denoiser import TIME_INPUTS, Clip, Denoiser
 from alphabar.model.network import unet
@@ -38,6 +39,7 @@ __all__ = ["find", "latest", "listed_sha256", "load", "read", "read_tensors", "s
 
 FORMAT = 1
 STEP = re.compile(r"step-(\d{9})")
+MANIFEST = {"format", "alphabar", "torch", "python", "files"}
 log = logging.getLogger("alphabar")
 
 
@@ -81,8 +83,7 @@ def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
     """
     if not isinstance(model, Mapping):
         raise CheckpointError(f"{where}: not a model description of alphabar")
-    if model.get("format") != FORMAT:
-        raise CheckpointError(f"{where}: made by format {model.get('format')!r}, this alphabar reads format {FORMAT}")
+    _check_format(model, where)
     try:
         schedule: Schedule = choose(SCHEDULES, model["schedule"], "schedule").build()
         if not all(map(_close, _landmarks(schedule), model["alpha_bar"])):
@@ -116,6 +117,18 @@ def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
         raise CheckpointError(f"{where}: not a model description of alphabar ({printable(error)})") from error
 
 
+def _check_format(described: Mapping[str, Any], where: str) -> None:
+    """Raise unless a description or manifest is of the format that is read here."""
+    found = described.get("format")
+    if found == FORMAT:
+        return
+    maker = printable(described.get("alphabar", "another version"))
+    made = f"made by alphabar {maker} in format {printable(found)}, this is alphabar {__version__} for format {FORMAT}"
+    if isinstance(found, int) and found > FORMAT:
+        raise NewerFormat(f"{where}: {made}; install the newer alphabar")
+    raise CheckpointError(f"{where}: {made}")
+
+
 def write(
     path: Path, model: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any] | None
 ) -> None:
@@ -129,38 +142,58 @@ def write(
         for name, tensor in named.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise CheckpointError(f"{printable(path)}: {file} has non-finite values in {name}; not saved")
-    with storage.commit_directory(path) as folder:
-        files = {"model.json": json.dumps(model, indent=1).encode()}
-        if state is not None:
-            files["state.json"] = json.dumps(state, indent=1).encode()
-        for file, named in tensors.items():
-            dense = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-            files[f"{file}.safetensors"] = safetensors.torch.save(dense)
+    files = {"model.json": json.dumps(model, indent=1).encode()}
+    if state is not None:
+        files["state.json"] = json.dumps(state, indent=1).encode()
+    for file, named in tensors.items():
+        dense = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+        files[f"{file}.safetensors"] = safetensors.torch.save(dense)
+    files["manifest.json"] = _manifest(files)
+    with storage.commit_directory(path, need=sum(map(len, files.values()))) as folder:
         for name, data in files.items():
             storage.write_bytes(folder / name, data)
-        manifest = {
-            "format": FORMAT,
-            "alphabar": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "files": {
-                name: {"bytes": len(data), "sha256": storage.sha256(folder / name)} for name, data in files.items()
-            },
-        }
-        storage.write_bytes(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def _manifest(files: Mapping[str, bytes]) -> bytes:
+    """What a checkpoint must consist of. The hashes are of the bytes in memory, so a write that goes wrong is seen."""
+    manifest = {
+        "format": FORMAT,
+        "alphabar": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "files": {n: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for n, data in files.items()},
+    }
+    return json.dumps({**manifest, "sha256": _seal(manifest)}, indent=1).encode()
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The hash of everything else in a manifest."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _listed(manifest: Any, path: Path) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of every file that a manifest lists."""
+    """Size and SHA-256 of every file that a manifest lists.
+
+    Raises:
+        NewerFormat: if a newer alphabar made it.
+        CheckpointError: if it is none, or its bytes changed.
+    """
     where = f"{printable(path)}/manifest.json"
+    if not isinstance(manifest, Mapping):
+        raise CheckpointError(f"{where}: not a manifest of alphabar")
+    # a damaged number is no newer format: the seal is of the whole manifest, in every format
+    if "sha256" in manifest and manifest["sha256"] != _seal(manifest):
+        raise CheckpointError(f"{where}: SHA-256 differs from its own; the file was damaged")
+    _check_format(manifest, where)
     try:
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(
-                f"{where}: made by format {manifest['format']!r}, this alphabar reads format {FORMAT}"
-            )
-        return {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{where}: not a manifest of alphabar") from error
+    # the first manifests had no seal
+    if manifest.keys() - {"sha256"} != MANIFEST:
+        raise CheckpointError(f"{where}: not a manifest of alphabar")
+    return listed
 
 
 def _is_saved_model(path: Path) -> bool:
@@ -178,6 +211,13 @@ def verify(path: Path) -> None:
     Raises:
         CheckpointError: naming the first file that is missing, added or changed.
     """
+    try:
+        _verify(path)
+    except OSError as error:
+        raise CheckpointError(f"{printable(path)}: cannot be read ({printable(error.strerror or error)})") from error
+
+
+def _verify(path: Path) -> None:
     manifest = storage.read_json(path / "manifest.json")
     listed = _listed(manifest, path)
     present = {file.name for file in path.iterdir()} - {"manifest.json"}
@@ -190,6 +230,11 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{printable(file)}: {file.stat().st_size} bytes, the manifest says {size}")
         if storage.sha256(file) != digest:
             raise CheckpointError(f"{printable(file)}: SHA-256 differs from the manifest; the file was damaged")
+    named = STEP.fullmatch(path.absolute().name)
+    if named is not None and "state.json" in listed:
+        held = storage.read_json(path / "state.json")
+        if not isinstance(held, Mapping) or held.get("step") != int(named[1]):
+            raise CheckpointError(f"{printable(path)}: holds another step than its name says; it was moved or copied")
 
 
 def listed_sha256(folder: Path, name: str) -> str:
@@ -217,10 +262,16 @@ def steps(run: Path) -> list[Path]:
 
 
 def latest(run: Path) -> Path | None:
-    """The newest step directory whose bytes fit their manifest; each damaged newer one is logged and passed over."""
+    """The newest step directory whose bytes fit their manifest; each damaged newer one is logged and passed over.
+
+    Raises:
+        NewerFormat: if the newest is whole, but of a newer alphabar: older ones are not what was asked for.
+    """
     for path in steps(run):
         try:
             verify(path)
+        except NewerFormat:
+            raise
         except CheckpointError as error:
             log.warning("%s; using the checkpoint before it", error)
         else:
@@ -241,7 +292,7 @@ def find(path: Path) -> Path:
             f"{printable(path)}: is a file; alphabar reads run folders and the folders that save() writes"
         )
     if (path / "model.json").exists() or (path / "manifest.json").exists():
-        verify(path)
+        _verify_named(path)
         return path
     newest = latest(path)
     if newest is None:
@@ -249,6 +300,25 @@ def find(path: Path) -> Path:
             f"{printable(path)}: holds no finished checkpoint; train it first, or give another folder"
         )
     return newest
+
+
+def _verify_named(path: Path) -> None:
+    """:func:`verify` of one step that was asked for by name; the error says which other step would do."""
+    try:
+        verify(path)
+    except CheckpointError as error:
+        for other in steps(path.absolute().parent) if STEP.fullmatch(path.absolute().name) else []:
+            if other != path.absolute() and _is_intact(other):
+                raise type(error)(f"{error}; {printable(path.parent / other.name)} is intact") from error
+        raise
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        verify(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def output_folder(folder: Path) -> Path:
