@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 TEMPORARY = ".tmp-"
+MAX_JSON_BYTES = 64_000_000
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
@@ -131,13 +132,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in ``path``.
+    """The JSON value in the regular file ``path`` of at most 64 MB.
 
     Raises:
         CheckpointError: if it cannot be read or is no JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{printable(path)}: is no regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
+            raise CheckpointError(f"{printable(path)}: larger than {MAX_JSON_BYTES:,} bytes, which none of ours is")
+        return json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{printable(path)}: not readable as JSON ({printable(error)})") from error
 
@@ -170,9 +177,14 @@ def commit_directory(path: Path) -> Iterator[Path]:
             remove(temporary)
 
 
+def _no_link(path: str, flags: int) -> int:
+    """Open a file of ours. A run folder may come from somebody else, and its links lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def append_line(path: Path, line: str) -> None:
     """Add one line to a log. It is not forced to the disk: after a crash the log is cut back to the checkpoint."""
-    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+    with storage_errors(path), open(path, "a", encoding="utf-8", opener=_no_link) as file:
         file.write(line + "\n")
 
 
@@ -200,7 +212,7 @@ class Lock:
     def __init__(self, directory: Path) -> None:
         with storage_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = (directory / ".lock").open("a+")
+            self._file = open(directory / ".lock", "a+", opener=_no_link)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

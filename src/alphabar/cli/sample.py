@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import re
 import time
@@ -232,8 +233,9 @@ def write_samples(
             write_animation(out / "denoising.gif", shown)
             write_animation(out / "denoising.webp", shown)
     else:
-        with storage.storage_errors(out):
-            np.save(out / "samples.npy", images.numpy())
+        array = io.BytesIO()
+        np.save(array, images.numpy())
+        storage.write_file(out / "samples.npy", array.getvalue())
         say(f"note         {images.shape[1]} channels have no picture format: wrote samples.npy, uint8 [N, C, H, W]")
     storage.write_json(out / "manifest.json", {**manifest, "complete": True})
     say(f"sampled      {len(seeds)} images in {duration(time.monotonic() - began)}")

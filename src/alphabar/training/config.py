@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from alphabar.base.choice import choice
-from alphabar.base.errors import ConfigError
+from alphabar.base.errors import ConfigError, printable
 from alphabar.model.denoiser import Clip, Index, TimeInput
 from alphabar.model.nn import UNetConfig
 from alphabar.model.prediction import Eps, Prediction
@@ -36,9 +36,9 @@ class DataConfig:
     """
 
     source: str = "digits"
-    size: Annotated[int, Field(ge=2)] | None = None
+    size: Annotated[int, Field(ge=2, le=65536)] | None = None
     flip: bool = False
-    held_out: Annotated[int, Field(ge=0)] = 0
+    held_out: Annotated[int, Field(ge=0, le=10**9)] = 0
 
 
 @choice
@@ -59,14 +59,16 @@ class RunSettings:
     batch: Annotated[int, Field(ge=1, le=10**6)] = 128
     precision: str = "fp32"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    save_every: Annotated[int, Field(ge=1)] = 5000
-    preview_every: Annotated[int, Field(ge=1)] = 5000
-    keep: Annotated[int, Field(ge=2)] = 2
+    save_every: Annotated[int, Field(ge=1, le=10**9)] = 5000
+    preview_every: Annotated[int, Field(ge=1, le=10**9)] = 5000
+    keep: Annotated[int, Field(ge=2, le=10**6)] = 2
 
     def __post_init__(self) -> None:
         """Check the precision."""
         if self.precision not in PRECISIONS:
-            raise ConfigError(f"run.precision: got {self.precision!r}, need one of {', '.join(PRECISIONS)}")
+            raise ConfigError(
+                f"run.precision: got {printable(repr(self.precision))[:80]}, need one of {', '.join(PRECISIONS)}"
+            )
 
 
 @dataclass(frozen=True)

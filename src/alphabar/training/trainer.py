@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from alphabar.base.errors import CheckpointError, ConfigError, DataError, Diverged, OutOfMemory
 from alphabar.base.pixels import to_model_range
 from alphabar.base.rng import derive, stream
-from alphabar.base.storage import read_json
 from alphabar.base.tensors import scale
 from alphabar.data.batch import Batch, Images, split
 from alphabar.data.loader import Loader
@@ -254,7 +253,7 @@ def resume(run: Run, path: Path) -> dict[str, Any]:
         CheckpointError: if it does not fit the run.
         DataError: if it was trained on other images.
     """
-    state: dict[str, Any] = read_json(path / "state.json")
+    state = checkpoint.training_state(path)
     if state["data"] != run.images.fingerprint:
         raise DataError(
             f"{path}: the images differ from those it was trained on; restore them, or start over with --fresh"

@@ -33,10 +33,24 @@ from alphabar.model.nn import UNet, UNetConfig
 from alphabar.model.prediction import PREDICTIONS
 from alphabar.model.variance import VARIANCES
 from alphabar.process.schedules import SCHEDULES, FromAlphaBar, Schedule
+from alphabar.weights.kinds import kind_of, kind_of_folder
 
-__all__ = ["find", "latest", "listed_sha256", "load", "read", "read_tensors", "save", "steps", "verify", "write"]
+__all__ = [
+    "find",
+    "latest",
+    "listed_sha256",
+    "load",
+    "read",
+    "read_tensors",
+    "save",
+    "steps",
+    "training_state",
+    "verify",
+    "write",
+]
 
 FORMAT = 1
+MAX_VALUES = 2**28  # numbers in one image
 STEP = re.compile(r"step-(\d{9})")
 log = logging.getLogger("alphabar")
 
@@ -73,16 +87,30 @@ def _close(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-300)
 
 
-def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
+def _check_format(table: Mapping[str, Any], where: str) -> None:
+    if table.get("format") == FORMAT:
+        return
+    maker = printable(f"alphabar {table['alphabar']}" if "alphabar" in table else "another alphabar")[:40]
+    number = printable(repr(table.get("format")))[:40]
+    raise CheckpointError(
+        f"{where}: made by {maker} in format {number}, this is alphabar {__version__}, which reads format {FORMAT}; "
+        "use the alphabar that made it, or a newer one"
+    )
+
+
+def build_model(model: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str, weights: str) -> Denoiser:
     """The denoiser of a description, with fresh weights.
+
+    ``tensors`` are the weights that it will get, from the file ``weights``: no memory is taken for a network that they
+    do not fit.
 
     Raises:
         CheckpointError: if the description is of a newer format or makes no sense.
+        KeyMismatch: if it is not that of ``tensors``.
     """
     if not isinstance(model, Mapping):
         raise CheckpointError(f"{where}: not a model description of alphabar")
-    if model.get("format") != FORMAT:
-        raise CheckpointError(f"{where}: made by format {model.get('format')!r}, this alphabar reads format {FORMAT}")
+    _check_format(model, where)
     try:
         schedule: Schedule = choose(SCHEDULES, model["schedule"], "schedule").build()
         if not all(map(_close, _landmarks(schedule), model["alpha_bar"])):
@@ -100,7 +128,11 @@ def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
             )
         if config.output_channels != channels * variance.channels:
             raise CheckpointError(f"{where}: {config.output_channels} output channels do not fit its variance")
+        if channels * height * width > MAX_VALUES:
+            raise CheckpointError(f"{where}: images of shape {[channels, height, width]} are too large")
         with torch.random.fork_rng(devices=[]):
+            with torch.device("meta"):
+                _check_fit(UNet(**dataclasses.asdict(config)), tensors, weights)
             net = UNet(**dataclasses.asdict(config))
         return Denoiser(
             net,
@@ -154,10 +186,8 @@ def _listed(manifest: Any, path: Path) -> dict[str, tuple[int, str]]:
     """Size and SHA-256 of every file that a manifest lists."""
     where = f"{printable(path)}/manifest.json"
     try:
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(
-                f"{where}: made by format {manifest['format']!r}, this alphabar reads format {FORMAT}"
-            )
+        manifest["format"]
+        _check_format(manifest, where)
         return {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{where}: not a manifest of alphabar") from error
@@ -178,6 +208,13 @@ def verify(path: Path) -> None:
     Raises:
         CheckpointError: naming the first file that is missing, added or changed.
     """
+    try:
+        _verify(path)
+    except OSError as error:
+        raise CheckpointError(f"{printable(path)}: not readable ({printable(error.strerror)})") from error
+
+
+def _verify(path: Path) -> None:
     manifest = storage.read_json(path / "manifest.json")
     listed = _listed(manifest, path)
     present = {file.name for file in path.iterdir()} - {"manifest.json"}
@@ -186,10 +223,34 @@ def verify(path: Path) -> None:
         raise CheckpointError(f"{printable(path / name)}: {what}; the checkpoint is not the one that was saved")
     for name, (size, digest) in listed.items():
         file = path / name
+        if not file.is_file():
+            raise CheckpointError(
+                f"{printable(file)}: is no regular file; the checkpoint is not the one that was saved"
+            )
         if file.stat().st_size != size:
-            raise CheckpointError(f"{printable(file)}: {file.stat().st_size} bytes, the manifest says {size}")
+            raise CheckpointError(
+                f"{printable(file)}: {file.stat().st_size} bytes, the manifest says {printable(size)[:40]}"
+            )
         if storage.sha256(file) != digest:
             raise CheckpointError(f"{printable(file)}: SHA-256 differs from the manifest; the file was damaged")
+    number = STEP.fullmatch(path.name)
+    if number and "state.json" in listed and training_state(path)["step"] != int(number[1]):
+        raise CheckpointError(f"{printable(path)}: is the checkpoint of step {training_state(path)['step']}, renamed")
+
+
+def training_state(folder: Path) -> dict[str, Any]:
+    """What a step of a run says beside its weights: ``step``, the fingerprint ``data`` of its images, ``torch``, ….
+
+    Raises:
+        CheckpointError: if it is missing or makes no sense.
+    """
+    state = storage.read_json(folder / "state.json")
+    kinds = {"step": int, "data": str, "torch": str, "metrics_lines": int}
+    given = {"metrics_lines": 0, **state} if isinstance(state, dict) else {}
+    for name, kind in kinds.items():
+        if type(given.get(name)) is not kind or (kind is int and not 0 <= given[name] < 2**63):
+            raise CheckpointError(f"{printable(folder)}/state.json: not the state of a run (its {name} makes no sense)")
+    return given
 
 
 def listed_sha256(folder: Path, name: str) -> str:
@@ -198,15 +259,23 @@ def listed_sha256(folder: Path, name: str) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """The tensors of a safetensors file, all of them finite.
 
     Raises:
-        CheckpointError: if it is missing or malformed.
+        CheckpointError: if it is missing, malformed, or holds NaN or infinity.
     """
     try:
-        return dict(safetensors.torch.load_file(path))
+        tensors = dict(safetensors.torch.load_file(path))
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{printable(path)}: not a readable safetensors file ({printable(error)})") from error
+    _check_finite(tensors, printable(path))
+    return tensors
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{where}: non-finite values in {printable(name)[:200]}")
 
 
 def steps(run: Path) -> list[Path]:
@@ -234,20 +303,25 @@ def find(path: Path) -> Path:
     Raises:
         CheckpointError: if there is none.
     """
-    if not path.exists():
-        raise CheckpointError(f"{printable(path)}: no such file or folder; give a run folder or a saved model")
-    if path.is_file():
-        raise UnknownFormat(
-            f"{printable(path)}: is a file; alphabar reads run folders and the folders that save() writes"
-        )
-    if (path / "model.json").exists() or (path / "manifest.json").exists():
-        verify(path)
-        return path
-    newest = latest(path)
+    where = printable(path)
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{where}: no such file or folder; give a run folder or a saved model")
+        ours = "alphabar reads run folders and the folders that save() writes"
+        if not path.is_dir():
+            what = kind_of(path) if path.is_file() else "pipe or device"
+            raise UnknownFormat(f"{where}: is a file of another kind ({what}); {ours}")
+        if (path / "model.json").exists() or (path / "manifest.json").exists():
+            verify(path)
+            return path
+        newest = latest(path)
+        foreign = kind_of_folder(path) if newest is None else None
+    except OSError as error:
+        raise CheckpointError(f"{where}: {printable(error.strerror)}; give a run folder or a saved model") from error
+    if foreign is not None:
+        raise UnknownFormat(f"{where}: is a model of another kind ({foreign}); {ours}")
     if newest is None:
-        raise CheckpointError(
-            f"{printable(path)}: holds no finished checkpoint; train it first, or give another folder"
-        )
+        raise CheckpointError(f"{where}: holds no finished checkpoint; train it first, or give another folder")
     return newest
 
 
@@ -264,10 +338,17 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
         KeyMismatch: naming the first difference.
         CheckpointError: if a value is not finite.
     """
+    _check_fit(module, tensors, where)
+    _check_finite(tensors, where)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _check_fit(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise KeyMismatch unless ``tensors`` have exactly the names and shapes of ``module``."""
     wanted = module.state_dict()
     missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or unexpected:
-        first = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is not part of the model"
+        first = f"{missing[0]} is missing" if missing else f"{printable(unexpected[0])[:200]} is not part of the model"
         raise KeyMismatch(
             f"{where}: {len(missing)} tensors missing, {len(unexpected)} unexpected (first: {first}); "
             "the weights are of another network"
@@ -275,9 +356,6 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise KeyMismatch(f"{where}: {name} is {list(tensor.shape)}, the model needs {list(wanted[name].shape)}")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{where}: non-finite values in {name}")
-    module.load_state_dict(dict(tensors), strict=True)
 
 
 def save(denoiser: Denoiser, path: str | Path) -> None:
@@ -311,13 +389,16 @@ def read(folder: Path, *, weights: str = "ema", device: str | torch.device = "cp
         CheckpointError: if it has no such weights, or they do not fit its description.
     """
     where = printable(folder)
-    denoiser = build_model(storage.read_json(folder / "model.json"), f"{where}/model.json")
     file = folder / f"{weights}.safetensors"
     if not file.exists():
-        raise CheckpointError(f"{where}: has no {weights} weights; it holds {', '.join(weights_in(folder))}")
+        held = ", ".join(weights_in(folder)) or "none"
+        raise CheckpointError(f"{where}: has no {weights} weights; it holds {held}")
+    tensors = read_tensors(file)
+    model = storage.read_json(folder / "model.json")
+    denoiser = build_model(model, tensors, f"{where}/model.json", f"{where}/{file.name}")
     # as in training, so that a preview and a later sample of the same weights agree to the last bit
     unet(denoiser).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    load_weights(unet(denoiser), read_tensors(file), f"{where}/{file.name}")
+    load_weights(unet(denoiser), tensors, f"{where}/{file.name}")
     return denoiser.to(device).eval().requires_grad_(False)
 
 
