@@ -72,6 +72,7 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
             torch.set_num_threads(config.run.threads)
         run = trainer.build(config, images)
         state = _resume(run, directory)
+        _note_repairs(directory)
         if run.step >= config.run.steps:
             say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
@@ -132,6 +133,19 @@ def _resume(run: Run, directory: Path) -> dict[str, Any]:
     if checkpoint.steps(directory):
         raise CheckpointError(f"{printable(directory)}: no checkpoint is intact; --fresh starts over and keeps these")
     return {}
+
+
+def _note_repairs(directory: Path) -> None:
+    """Say what a crash left half-written in a run folder; both files are put right when training goes on."""
+    status, log = directory / "run.json", directory / "metrics.jsonl"
+    with storage.storage_errors(directory):
+        if log.exists() and log.read_bytes()[-1:] not in (b"", b"\n"):
+            say("note         metrics.jsonl ended in half a line, which is left out")
+    try:
+        if status.exists():
+            storage.read_json(status)
+    except CheckpointError:
+        say("note         run.json was half-written and is written anew")
 
 
 class _Session:

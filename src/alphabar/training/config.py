@@ -96,7 +96,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check what only the whole can tell."""
         if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed: got {self.seed}, need 0 … 2^63 − 1")
+            raise ConfigError(f"seed: got {str(self.seed)[:40]}, need 0 … 2^63 − 1")
         if self.net.output_channels != self.net.input_channels * self.variance.channels:
             raise ConfigError(
                 f"net.output_channels: got {self.net.output_channels}, need "

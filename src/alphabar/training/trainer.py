@@ -34,6 +34,8 @@ from alphabar.weights import checkpoint
 
 __all__ = ["Metrics", "Run", "build", "fit", "held_out_loss", "new_denoiser", "resume", "save", "train_step"]
 
+ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what the optimisers keep for each weight
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -246,6 +248,10 @@ def save(run: Run, path: Path, state: Mapping[str, Any]) -> None:
     checkpoint.write(path, checkpoint.describe_model(run.ema.denoiser), tensors, {**facts, **state})
 
 
+def _misfit(value: Tensor, parameter: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.ndim and value.shape != parameter.shape)
+
+
 def resume(run: Run, path: Path) -> dict[str, Any]:
     """Put a verified checkpoint of the same config into ``run`` and return its ``state``.
 
@@ -263,7 +269,7 @@ def resume(run: Run, path: Path) -> dict[str, Any]:
     moments = checkpoint.read_tensors(path / "optimizer.safetensors")
     for name, parameter in _named(run) if state["step"] else []:
         keys = [key for key in moments if key.partition(".")[2] == name]
-        if not keys or any(moments[k].ndim and moments[k].shape != parameter.shape for k in keys):
+        if {key.partition(".")[0] for key in keys} != ADAM or any(_misfit(moments[k], parameter) for k in keys):
             raise CheckpointError(f"{path}/optimizer.safetensors: has no fitting state for {name}")
         for key in keys:
             # a copy, since the loaded tensors share one buffer, in the layout of the weights it belongs to

@@ -163,7 +163,7 @@ def _table(value: object, where: str) -> dict[str, Tensor]:
 def _found(path: Path, error: BaseException) -> str:
     """What the file is instead, or where it is of the wanted kind, what is wrong with it."""
     kind = kind_of(path)
-    return _reason(error) if re.search("safetensors|torch.save", kind) else kind
+    return _reason(error) if kind.startswith(("file of torch.save", "safetensors")) else kind
 
 
 def _reason(error: BaseException) -> str:
