@@ -315,7 +315,7 @@ def _internal(error: Exception, debug: bool) -> int:
         return 1
     log = Path("alphabar-crash.log")
     try:
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         details = f"details: {log}"
     except OSError:
         details = "run again with --debug for details"
