@@ -190,6 +190,8 @@ def override(tables: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     """
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tables.items()}
     for assignment in assignments:
+        if assignment.encode(errors="replace").decode() != assignment:
+            raise ConfigError(f"{printable(assignment)!r}: is no UTF-8, which settings are")
         key, equals, text = assignment.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path) or len(path) > 2:

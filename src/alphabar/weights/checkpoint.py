@@ -265,11 +265,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: if it is missing, malformed, or holds NaN or infinity.
     """
     try:
-        tensors = dict(safetensors.torch.load_file(path))
+        tensors = _open_tensors(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{printable(path)}: not a readable safetensors file ({printable(error)})") from error
     _check_finite(tensors, printable(path))
     return tensors
+
+
+def _open_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no path that is no UTF-8
+        return dict(safetensors.torch.load(path.read_bytes()))
+    return dict(safetensors.torch.load_file(path))
 
 
 def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
