@@ -100,7 +100,8 @@ def test_nothing_in_the_package_executes_what_it_reads():
 def test_nothing_in_the_scripts_executes_what_it_reads():
     if not SCRIPTS.is_dir():
         pytest.skip("an installed package has no scripts")
-    assert {(name, what) for name, tree in files_of(SCRIPTS) for what in findings(tree)} == set()
+    # one checks the syntax of a mutant
+    assert {(name, what) for name, tree in files_of(SCRIPTS) for what in findings(tree)} <= {("mutants.py", "compile")}
 
 
 def calls_of(dotted: str) -> list[tuple[str, dict[str, str]]]:
