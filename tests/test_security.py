@@ -324,6 +324,8 @@ CONFIGS = {
     "dots in a quoted key": ('run."a b"' + '."a b"' * 50_000 + " = 1\n", ["key of more than 8 parts"]),
     "dots in a header": ("[run" + ". a" * 100_000 + "]\n", ["key of more than 8 parts"]),
     "dots after a string": ('x = "\\""\nrun' + ".a" * 300_000 + " = 1\n", ["key of more than 8 parts"]),
+    "dots after five quotes": ('x = {y = """a""""", run' + ".a" * 300_000 + " = 1}\n", ["key of more than 8 parts"]),
+    "quotes without end": ('\\"""' * 240_000, ["TOML"]),
     "a number of a million digits": ("seed = " + "9" * 900_000, ["TOML"]),
     "a number of 4,000 digits": ("[run]\nbatch = " + "9" * 4000, ["run.batch"]),
     "a number that only floats hold": ("[ema]\nhalflife_images = " + "9" * 400, ["ema.halflife_images"]),
