@@ -120,7 +120,7 @@ def test_what_works_prints_no_name_as_it_is(here, capsys):
         (["evaluate", "RUN", "--metrics", "fid", "--features", f"classifier:{EVIL}"], 2),
         (["evaluate", "RUN", "--metrics", "fid", "--features", f"inception:{EVIL}.pt"], 4),
         (["evaluate", "RUN", "--metrics", "fid", "--features", f"inception:file{EVIL}"], 4),
-        (["evaluate", "RUN", "--metrics", "fid", "--features", f"{EVIL}:f@w.safetensors"], 4),
+        (["evaluate", "RUN", "--metrics", "fid", "--features", f"{EVIL}:f@ok.safetensors"], 2),
         (["evaluate", "RUN", "--metrics", "fid", "--features", f"{EVIL}.py:f@ok.safetensors"], 2),
         (["figures", EVIL], 4),
         (["figures", "RUN", "--only", EVIL], 2),

@@ -54,7 +54,7 @@ def call(
     """The command in a process of its own; ``shell`` redirects its output, None removes a variable."""
     changed = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
     command = ["bash", "-c", f'set -o pipefail; "$0" "$@" {shell}', sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=changed, capture_output=True, text=True, errors="backslashreplace", timeout=200)
+    return subprocess.run(command, env=changed, capture_output=True, text=True, errors="backslashreplace")
 
 
 # --- output -----------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_a_narrow_terminal(here):
         if not part:
             break
         shown += part
-    error = process.communicate(timeout=100)[1]
+    error = process.communicate()[1]
     os.close(master)
     assert process.returncode == 0 and error == "", error
     assert shown and json.loads((here / "run" / "run.json").read_text())["step"] == 5

@@ -42,7 +42,7 @@ __all__ = [
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 4  # a section, its keys, a table of values, and one to spare
 # the time that tomllib takes for a.b.c.… grows with the square of its parts: 600 kB of them would take hours
-# neither pattern can fail after a long match, so both take linear time: what is not closed ends with its line or the text
+# neither pattern can fail after a long match, so both take linear time: what is not closed ends with its line
 LONG_KEY = re.compile(r"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){8}")
 STRING_OR_COMMENT = re.compile(
     r""""{3}(?:\\.|(?!"{3})[^\\])*+(?:"{3,5}|\\?\Z)|'{3}(?:(?!'{3}).)*+(?:'{3,5}|\Z)"""
