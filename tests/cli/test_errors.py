@@ -19,6 +19,7 @@ from alphabar.base import storage
 from alphabar.base.storage import Lock
 from alphabar.cli.main import main
 from alphabar.weights import checkpoint
+from refusal import refused, snapshot
 from tiny import SETTINGS, files, npz, pixels, reseal
 
 RUN = [*SETTINGS, "--steps", "4", "run.save_every=2", "run.preview_every=4"]
@@ -61,28 +62,6 @@ def run(trained, tmp_path, monkeypatch) -> Path:
     config.write_text(config.read_text().replace(str(trained), str(root)))
     monkeypatch.chdir(root)
     return root / "run"
-
-
-def snapshot(root: Path) -> tuple[dict[str, bytes], set[Path]]:
-    found = {name: data for name, data in files(root).items() if not name.endswith(".lock")}
-    return found, {p for p in root.rglob("*") if p.is_dir()}
-
-
-def refused(capsys, arguments: list[str], code: int, *words: str, unchanged: Path | None = None) -> str:
-    """The one line that ``arguments`` are answered with, after which nothing below ``unchanged`` differs."""
-    root = unchanged or Path.cwd()
-    before = snapshot(root)
-    capsys.readouterr()
-    found = main(arguments)
-    err = capsys.readouterr().err
-    assert found == code, err
-    assert len(err.splitlines()) == 1 and err.endswith("\n"), err
-    assert err.startswith("error: ") and "Traceback" not in err
-    assert err[:-1].isprintable()
-    for word in words:
-        assert word in err, err
-    assert snapshot(root) == before
-    return err
 
 
 # --- settings ---------------------------------------------------------------------------------------------------
@@ -334,7 +313,7 @@ def test_a_diverging_run_ends_with_its_own_code_and_keeps_its_checkpoint(run, ca
 
     before = files(run / "step-000000004")
     monkeypatch.setattr(Simple, "__call__", lambda self, est, x0, eps, tr: est.out.flatten(1).sum(1) * float("nan"))
-    monkeypatch.setattr("alphabar.cli.train._plan", lambda *given: 0.01)
+    monkeypatch.setattr("alphabar.cli.train._plan", lambda tables, *given: (0.01, tables))
     capsys.readouterr()
     assert main(train(run, "--steps", "6")) == 6
     err = capsys.readouterr().err

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 TEMPORARY = ".tmp-"
+MAX_JSON_BYTES = 64_000_000
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -117,6 +118,11 @@ def write_loose(path: Path, data: bytes) -> None:
             raise
 
 
+def _no_link(path: str, flags: int) -> int:
+    """Open a file of ours. A run folder may come from somebody else, and its links lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def write_at(path: Path, position: int, data: bytes) -> int:
     """Make ``data`` all that follows the first ``position`` bytes of a file; returns where it ends.
 
@@ -125,7 +131,7 @@ def write_at(path: Path, position: int, data: bytes) -> int:
     Raises:
         StorageError: if the disk refuses.
     """
-    with storage_errors(path, len(data)), path.open("ab", buffering=0) as file:
+    with storage_errors(path, len(data)), open(path, "ab", buffering=0, opener=_no_link) as file:
         start = min(position, file.seek(0, os.SEEK_END))
         try:
             cut(path, start)
@@ -233,13 +239,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in ``path``.
+    """The JSON value in the regular file ``path`` of at most 64 MB.
 
     Raises:
         CheckpointError: if it cannot be read or is no JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{printable(path)}: is no regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
+            raise CheckpointError(f"{printable(path)}: larger than {MAX_JSON_BYTES:,} bytes, which none of ours is")
+        return json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{printable(path)}: not readable as JSON ({printable(error)})") from error
 
@@ -290,7 +302,7 @@ class Lock:
     def __init__(self, directory: Path) -> None:
         with storage_errors(directory):
             make_directory(directory)
-            self._file = (directory / ".lock").open("a+")
+            self._file = open(directory / ".lock", "a+", opener=_no_link)
             if not self._taken(time.monotonic() + LOCK_PATIENCE):
                 self._file.seek(0)
                 text = self._file.read(200)

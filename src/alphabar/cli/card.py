@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from alphabar.base.choice import describe
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
+from alphabar.model.nn import UNet
 from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
 from alphabar.process.chain import Chain
 from alphabar.process.schedules import SCHEDULES, Schedule
@@ -27,11 +29,11 @@ def parameters(net: nn.Module) -> int:
 
 def flops_per_image(denoiser: Denoiser) -> int:
     """Floating-point operations of one forward pass for one image (a multiply-add counts as two)."""
-    net = unet(denoiser)
-    device = next(net.parameters()).device
-    x = torch.zeros((1, *denoiser.shape), device=device)
-    t = torch.zeros(1, dtype=torch.int64, device=device)
-    labels = {"y": t} if net.config.num_classes else {}
+    config = unet(denoiser).config
+    with torch.device("meta"):  # shapes alone: no memory, whatever the size of the images
+        net = UNet(**dataclasses.asdict(config)).eval()
+        x, t = torch.zeros((1, *denoiser.shape)), torch.zeros(1, dtype=torch.int64)
+    labels = {"y": t} if config.num_classes else {}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         net(x, t, **labels)

@@ -13,6 +13,7 @@ from alphabar.evaluation.cache import cache_folder
 from alphabar.evaluation.features import open_features
 from alphabar.evaluation.features.base import FeatureNet
 from alphabar.evaluation.features.classifier import (
+    NAME,
     classifier_folder,
     known_classifiers,
     open_classifier,
@@ -27,7 +28,7 @@ def run(source: str, *, name: str | None, size: int | None, seed: int, epochs: i
     """The command."""
     images = open_source(source, size)
     name = name or re.sub(r"\W+", "-", images.name).strip("-").lower() or "images"
-    if not re.fullmatch(r"\w[\w.-]{0,63}", name):
+    if not NAME.fullmatch(name):
         raise ConfigError(f"--name: got {printable(name)!r}; use letters, digits, '-', '_' and '.', at most 64")
     if epochs is not None and epochs < 1:
         raise ConfigError(f"--epochs: need at least 1, got {epochs}")

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from alphabar.base.errors import printable
+
 __all__ = ["Bar", "duration", "progress", "say"]
 
 
 def say(text: str) -> None:
-    """One line on stdout."""
-    print(text, flush=True)
+    """One line (or several) on stdout; whatever else could move a cursor or hide text is escaped."""
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -62,7 +64,7 @@ class Bar:
         if self.bar is None:
             say(text)
         else:
-            self.bar.console.print(text, markup=False, highlight=False)
+            self.bar.console.print(printable(text), markup=False, highlight=False)
 
 
 @contextmanager

@@ -212,7 +212,7 @@ def data_of_run(folder: Path) -> tuple[Images, Images]:
         raise ConfigError(f"{where}: is not of a run, so it has no images; give --data or --reference SOURCE")
     config = from_tables(read_toml(file))
     train, held_out = split(open_source(config.data.source, config.data.size), config.seed, config.data.held_out)
-    if train.fingerprint != storage.read_json(folder / "state.json")["data"]:
+    if train.fingerprint != checkpoint.training_state(folder)["data"]:
         raise DataError(
             f"{where}: the images changed since it was trained, so none is surely unseen; give --data or --reference "
             "SOURCE"

@@ -126,7 +126,7 @@ def _pair(between: str, subject: Subject) -> Pair:
     if all(re.fullmatch(r"\d{1,12}", name) for name in names):
         return pair_of(subject, int(names[0]), int(names[1]))
     a, b = (_picture(Path(name), subject.denoiser.shape) for name in names)
-    return Pair(a, b, "pictures", (Path(names[0]).name, Path(names[1]).name))
+    return Pair(a, b, "pictures", (printable(Path(names[0]).name), printable(Path(names[1]).name)))
 
 
 def _picture(path: Path, shape: tuple[int, int, int]) -> Tensor:

@@ -21,13 +21,16 @@ def run(path: Path) -> None:
         say(f"state        {state_of_run(path)}")
     folder = checkpoint.find(path)
     held = checkpoint.weights_in(folder)
+    if not held:
+        raise CheckpointError(f"{printable(folder)}: holds no weights")
+    denoiser = checkpoint.read(folder, weights=held[0])
     say(f"model        {printable(folder)}")
     say(f"weights      {', '.join(held)}, verified against the manifest")
     if (folder / "state.json").exists():
-        state = read_json(folder / "state.json")
+        state = checkpoint.training_state(folder)
         versions = read_json(folder / "manifest.json")
-        say(f"trained      {state['step']:,} steps (torch {versions['torch']})")
-    for line in model_card(checkpoint.read(folder, weights=held[0])):
+        say(f"trained      {state['step']:,} steps (torch {printable(versions['torch'])})")
+    for line in model_card(denoiser):
         say(line)
 
 

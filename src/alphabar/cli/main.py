@@ -5,6 +5,8 @@ Nothing heavy is imported here: each command loads its module when it runs, so t
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import sys
@@ -17,7 +19,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from alphabar.base.chunks import asked_for, is_out_of_memory
-from alphabar.base.errors import AlphabarError, ConfigError, OutOfMemory, Stopped, printable
+from alphabar.base.errors import AlphabarError, ConfigError, OutOfMemory, Stopped, StorageError, printable
 from alphabar.base.version import __version__
 
 __all__ = ["app", "main"]
@@ -253,11 +255,32 @@ def _warn(message: Warning | str, category: type[Warning], *where: object, **mor
     print(f"warning: {printable(message)}", file=sys.stderr)
 
 
+class _Printable(logging.Formatter):
+    """A log record as one line, whatever names it holds and whichever library wrote it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"warning: {printable(record.getMessage())}"
+
+
+def _prepare_output() -> None:
+    """Make every line printable: where the terminal has no such letter, its number; where there is none, nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Printable())
+        logging.getLogger().addHandler(handler)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (0, or the code of the error: see ``docs/architecture.md``)."""
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    _prepare_output()
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         try:
@@ -276,10 +299,14 @@ def main(arguments: list[str] | None = None) -> int:
         except (KeyboardInterrupt, Abort):
             print("stopped", file=sys.stderr)
             return 130
-        except BrokenPipeError:
-            # the reader of a pipe went away: keep python from complaining when it flushes stdout at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (BrokenPipeError, SystemExit):  # typer turns a closed pipe into an exit of its own
+            _discard_output()
             return 141
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                return _internal(error, debug)
+            _discard_output()
+            return _failed(AlphabarError("standard output: no space left on device"), StorageError.exit_code, debug)
         except MemoryError:
             return _failed(AlphabarError("out of memory; try a smaller batch"), 8, debug)
         except Exception as error:
@@ -288,10 +315,15 @@ def main(arguments: list[str] | None = None) -> int:
             return _internal(error, debug)
 
 
+def _discard_output() -> None:
+    """Keep python from complaining when it flushes an output that takes no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _failed(error: AlphabarError, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return code
 
 
@@ -301,7 +333,7 @@ def _internal(error: Exception, debug: bool) -> int:
         return 1
     log = Path("alphabar-crash.log")
     try:
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         details = f"details: {log}"
     except OSError:
         details = "run again with --debug for details"

@@ -61,6 +61,7 @@ def train(config: RunConfig, images: Images, directory: Path, conditions: Condit
             torch.set_num_threads(config.run.threads)
         run = trainer.build(config, images)
         state = _resume(run, images, directory, conditions)
+        _note_repairs(directory)
         lines = int(state.get("metrics_lines", 0))
         loop = Loop(run, directory, lines, find_micro_batch=conditions.find_micro_batch)
         if run.step >= config.run.steps:
@@ -149,3 +150,16 @@ def _check_environment(state: dict[str, Any], run: Run, newest: Path, conditions
         )
     if differing:
         log.warning("resuming with other %s: the run goes on, but not bitwise the same", differing)
+
+
+def _note_repairs(directory: Path) -> None:
+    """Say what a crash left half-written in a run folder; both files are put right when training goes on."""
+    status, log = directory / "run.json", directory / "metrics.jsonl"
+    with storage.storage_errors(directory):
+        if log.exists() and log.read_bytes()[-1:] not in (b"", b"\n"):
+            say("note         metrics.jsonl ended in half a line, which is left out")
+    try:
+        if status.exists():
+            storage.read_json(status)
+    except CheckpointError:
+        say("note         run.json was half-written and is written anew")

@@ -73,6 +73,8 @@ def run(
     if size is not None:
         from_table(DataConfig, {"size": size}, "data")
     images = open_source(source, size)
+    if not _is_text(images.spec):
+        raise ConfigError(f"{printable(images.spec)}: a path that is no UTF-8 cannot be kept in config.toml; rename it")
     directory = out if out is not None else Path("runs") / (images.name or "run")
     if out is None and not dry_run:
         _check_place(directory)
@@ -119,6 +121,14 @@ def run(
         say(text.dump(chosen).decode())
         return
     train(chosen, images, directory, conditions)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_place(out: Path) -> None:

@@ -12,10 +12,16 @@ __all__ = ["loss_curve", "read_metrics"]
 
 
 def read_metrics(path: Path) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """(step, loss) of every step and (step, held-out loss) of every measurement in a ``metrics.jsonl``."""
+    """(step, loss) of every step and (step, held-out loss) of every measurement in a ``metrics.jsonl``.
+
+    A line that is no JSON is left out.
+    """
     losses, held_out = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        facts = json.loads(line)
+    for line in path.read_bytes().splitlines():
+        try:
+            facts = json.loads(line)
+        except ValueError:  # half a line, or zeros: what a lost page leaves
+            continue
         if "loss" in facts:
             losses.append((facts["step"], facts["loss"]))
         if "held_out_loss" in facts:

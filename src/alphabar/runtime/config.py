@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -39,6 +40,15 @@ __all__ = [
 ]
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 4  # a section, its keys, a table of values, and one to spare
+# the time that tomllib takes for a.b.c.… grows with the square of its parts: 600 kB of them would take hours
+# neither pattern can fail after a long match, so both take linear time: what is not closed ends with its line
+LONG_KEY = re.compile(r"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){8}")
+STRING_OR_COMMENT = re.compile(
+    r""""{3}(?:\\.|(?!"{3})[^\\])*+(?:"{3,5}|\\?\Z)|'{3}(?:(?!'{3}).)*+(?:'{3,5}|\Z)"""
+    r"""|"(?:\\.|[^"\\\n])*+(?:"|\\?\Z|(?=\n))|'[^'\n]*+(?:'|\Z|(?=\n))|#[^\n]*+""",
+    re.DOTALL,
+)
 _UNIONS: dict[str, Registry[Any]] = {"schedule": SCHEDULES, "objective": OBJECTIVES, "times": TIMES}
 _PLAIN: dict[str, type[Any]] = {
     "data": DataConfig,
@@ -139,15 +149,40 @@ def read_toml(path: Path) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError(f"{where}: YAML is not read here; TOML expected")
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{where}: {error.strerror}; give a TOML file") from error
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{where}: {len(data)} bytes, a config has at most {MAX_BYTES}")
+        raise ConfigError(f"{where}: more than {MAX_BYTES} bytes, which is the most that a config has")
     try:
-        return tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        tables = _parse(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {printable(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return tables
+
+
+def _parse(toml: str) -> dict[str, Any]:
+    """The tables of a text.
+
+    Raises:
+        ConfigError: if it is no TOML, or its tables are nested deeper than any config's.
+    """
+    if LONG_KEY.search(STRING_OR_COMMENT.sub("s", toml)):
+        raise ConfigError("not a config: it has a key of more than 8 parts")
+    try:
+        tables = tomllib.loads(toml)
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits
+        raise ConfigError(f"not valid TOML: {printable(error)}") from error
+    level: list[Any] = [tables]
+    for _ in range(MAX_DEPTH):
+        level = [v for table in level for v in (table.values() if isinstance(table, dict) else table)]
+        level = [v for v in level if isinstance(v, dict | list)]
+    if level:
+        raise ConfigError(f"not a config: its tables are nested more than {MAX_DEPTH} deep")
+    return tables
 
 
 def override(tables: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -158,14 +193,13 @@ def override(tables: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     """
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tables.items()}
     for assignment in assignments:
+        if assignment.encode(errors="replace").decode() != assignment:
+            raise ConfigError(f"{printable(assignment)!r}: is no UTF-8, which settings are")
         key, equals, text = assignment.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path) or len(path) > 2:
             raise ConfigError(f"{printable(assignment)!r}: not of the form section.key=value, e.g. run.batch=64")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
+        value = _value(text)
         if len(path) == 1:
             merged[path[0]] = value
             continue
@@ -177,6 +211,15 @@ def override(tables: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
             section = merged[path[0]] = {}
         section[path[1]] = value
     return merged
+
+
+def _value(text: str) -> Any:
+    """The TOML value that ``text`` is, else ``text`` itself as a string."""
+    try:
+        parsed = _parse(f"value = {text}")
+    except ConfigError:
+        return text.strip()
+    return parsed["value"] if len(parsed) == 1 else text.strip()
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from alphabar.base.choice import choice
-from alphabar.base.errors import ConfigError
+from alphabar.base.errors import ConfigError, printable
 from alphabar.model.denoiser import Clip, Index, TimeInput
 from alphabar.model.nn import UNetConfig
 from alphabar.model.prediction import Eps, Prediction
@@ -36,9 +36,9 @@ class DataConfig:
     """
 
     source: str = "digits"
-    size: Annotated[int, Field(ge=2)] | None = None
+    size: Annotated[int, Field(ge=2, le=65536)] | None = None
     flip: bool = False
-    held_out: Annotated[int, Field(ge=0)] = 0
+    held_out: Annotated[int, Field(ge=0, le=10**9)] = 0
 
 
 @choice
@@ -62,14 +62,16 @@ class RunSettings:
     micro_batch: Annotated[int, Field(ge=1)] | None = None
     precision: str = "fp32"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    save_every: Annotated[int, Field(ge=1)] = 5000
-    preview_every: Annotated[int, Field(ge=1)] = 5000
-    keep: Annotated[int, Field(ge=2)] = 2
+    save_every: Annotated[int, Field(ge=1, le=10**9)] = 5000
+    preview_every: Annotated[int, Field(ge=1, le=10**9)] = 5000
+    keep: Annotated[int, Field(ge=2, le=10**6)] = 2
 
     def __post_init__(self) -> None:
         """Check the precision."""
         if self.precision not in PRECISIONS:
-            raise ConfigError(f"run.precision: got {self.precision!r}, need one of {', '.join(PRECISIONS)}")
+            raise ConfigError(
+                f"run.precision: got {printable(repr(self.precision))[:80]}, need one of {', '.join(PRECISIONS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check what only the whole can tell."""
         if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed: got {self.seed}, need 0 … 2^63 − 1")
+            raise ConfigError(f"seed: got {str(self.seed)[:40]}, need 0 … 2^63 − 1")
         if self.net.output_channels != self.net.input_channels * self.variance.channels:
             raise ConfigError(
                 f"net.output_channels: got {self.net.output_channels}, need "

@@ -24,7 +24,7 @@ class EmaConfig:
     half-life of 887,000 images.
     """
 
-    halflife_images: Annotated[int, Field(ge=1)] = 887_000
+    halflife_images: Annotated[int, Field(ge=1, le=10**12)] = 887_000
     warmup: bool = True
 
     def decay(self, update: int, batch: int) -> float:

@@ -45,7 +45,7 @@ class OptimConfig:
     optimizer: str = "adam"
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-4
     rate: str = "constant"
-    warmup_steps: Annotated[int, Field(ge=0)] = 5000
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 5000
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -20,7 +20,6 @@ from alphabar.base.chunks import Chunks, asked_for, is_out_of_memory
 from alphabar.base.errors import CheckpointError, ConfigError, DataError, Diverged, OutOfMemory
 from alphabar.base.pixels import to_model_range
 from alphabar.base.rng import derive, stream
-from alphabar.base.storage import read_json
 from alphabar.base.tensors import scale
 from alphabar.data.batch import Batch, Images, split
 from alphabar.data.loader import Loader
@@ -51,6 +50,8 @@ __all__ = [
 ]
 
 PATIENCE = 3  # steps in a row without a finite loss and gradient
+
+ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what the optimisers keep for each weight
 
 
 @dataclass(frozen=True)
@@ -387,6 +388,10 @@ def save(run: Run, path: Path, state: Mapping[str, Any]) -> None:
     checkpoint.write(path, checkpoint.describe_model(run.ema.denoiser), tensors, {**facts, **state})
 
 
+def _misfit(value: Tensor, parameter: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.ndim and value.shape != parameter.shape)
+
+
 def resume(run: Run, path: Path, *, new_data: bool = False) -> dict[str, Any]:
     """Put a verified checkpoint of the same config into ``run`` and return its ``state``.
 
@@ -396,7 +401,7 @@ def resume(run: Run, path: Path, *, new_data: bool = False) -> dict[str, Any]:
         CheckpointError: if it does not fit the run.
         DataError: if it was trained on other images.
     """
-    state: dict[str, Any] = read_json(path / "state.json")
+    state = checkpoint.training_state(path)
     if state["data"] != run.images.fingerprint and not new_data:
         raise DataError(
             f"{path}: the images differ from those it was trained on; restore them, go on with these by "
@@ -407,7 +412,7 @@ def resume(run: Run, path: Path, *, new_data: bool = False) -> dict[str, Any]:
     moments = checkpoint.read_tensors(path / "optimizer.safetensors")
     for name, parameter in _named(run) if state["step"] else []:
         keys = [key for key in moments if key.partition(".")[2] == name]
-        if not keys or any(moments[k].ndim and moments[k].shape != parameter.shape for k in keys):
+        if {key.partition(".")[0] for key in keys} != ADAM or any(_misfit(moments[k], parameter) for k in keys):
             raise CheckpointError(f"{path}/optimizer.safetensors: has no fitting state for {name}")
         for key in keys:
             # a copy, since the loaded tensors share one buffer, in the layout of the weights it belongs to
@@ -416,6 +421,6 @@ def resume(run: Run, path: Path, *, new_data: bool = False) -> dict[str, Any]:
                 value = torch.empty_like(parameter, requires_grad=False).copy_(value)
             run.optimizer.state[parameter][key.partition(".")[0]] = value
     run.step = int(state["step"])
-    run.skipped, run.skipped_in_a_row = int(state.get("skipped", 0)), int(state.get("skipped_in_a_row", 0))
-    run.lr_scale = float(state.get("lr_scale", 1.0))
+    run.skipped, run.skipped_in_a_row = state["skipped"], state["skipped_in_a_row"]
+    run.lr_scale = state["lr_scale"]
     return state

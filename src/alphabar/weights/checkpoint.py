@@ -34,10 +34,24 @@ from alphabar.model.nn import UNet, UNetConfig
 from alphabar.model.prediction import PREDICTIONS
 from alphabar.model.variance import VARIANCES
 from alphabar.process.schedules import SCHEDULES, FromAlphaBar, Schedule
+from alphabar.weights.kinds import kind_of, kind_of_folder
 
-__all__ = ["find", "latest", "listed_sha256", "load", "read", "read_tensors", "save", "steps", "verify", "write"]
+__all__ = [
+    "find",
+    "latest",
+    "listed_sha256",
+    "load",
+    "read",
+    "read_tensors",
+    "save",
+    "steps",
+    "training_state",
+    "verify",
+    "write",
+]
 
 FORMAT = 1
+MAX_VALUES = 2**28  # numbers in one image
 STEP = re.compile(r"step-(\d{9})")
 MANIFEST = {"format", "alphabar", "torch", "python", "files"}
 log = logging.getLogger("alphabar")
@@ -75,11 +89,15 @@ def _close(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-300)
 
 
-def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
+def build_model(model: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str, weights: str) -> Denoiser:
     """The denoiser of a description, with fresh weights.
+
+    ``tensors`` are the weights that it will get, from the file ``weights``: no memory is taken for a network that they
+    do not fit.
 
     Raises:
         CheckpointError: if the description is of a newer format or makes no sense.
+        KeyMismatch: if it is not that of ``tensors``.
     """
     if not isinstance(model, Mapping):
         raise CheckpointError(f"{where}: not a model description of alphabar")
@@ -101,7 +119,11 @@ def build_model(model: Mapping[str, Any], where: str) -> Denoiser:
             )
         if config.output_channels != channels * variance.channels:
             raise CheckpointError(f"{where}: {config.output_channels} output channels do not fit its variance")
+        if channels * height * width > MAX_VALUES:
+            raise CheckpointError(f"{where}: images of shape {[channels, height, width]} are too large")
         with torch.random.fork_rng(devices=[]):
+            with torch.device("meta"):
+                _check_fit(UNet(**dataclasses.asdict(config)), tensors, weights)
             net = UNet(**dataclasses.asdict(config))
         return Denoiser(
             net,
@@ -122,8 +144,8 @@ def _check_format(described: Mapping[str, Any], where: str) -> None:
     found = described.get("format")
     if found == FORMAT:
         return
-    maker = printable(described.get("alphabar", "another version"))
-    made = f"made by alphabar {maker} in format {printable(found)}, this is alphabar {__version__} for format {FORMAT}"
+    maker, number = (printable(x)[:40] for x in (described.get("alphabar", "another version"), found))
+    made = f"made by alphabar {maker} in format {number}, this is alphabar {__version__} for format {FORMAT}"
     if isinstance(found, int) and found > FORMAT:
         raise NewerFormat(f"{where}: {made}; install the newer alphabar")
     raise CheckpointError(f"{where}: {made}")
@@ -226,15 +248,42 @@ def _verify(path: Path) -> None:
         raise CheckpointError(f"{printable(path / name)}: {what}; the checkpoint is not the one that was saved")
     for name, (size, digest) in listed.items():
         file = path / name
+        if not file.is_file():
+            raise CheckpointError(
+                f"{printable(file)}: is no regular file; the checkpoint is not the one that was saved"
+            )
         if file.stat().st_size != size:
-            raise CheckpointError(f"{printable(file)}: {file.stat().st_size} bytes, the manifest says {size}")
+            raise CheckpointError(
+                f"{printable(file)}: {file.stat().st_size} bytes, the manifest says {printable(size)[:40]}"
+            )
         if storage.sha256(file) != digest:
             raise CheckpointError(f"{printable(file)}: SHA-256 differs from the manifest; the file was damaged")
-    named = STEP.fullmatch(path.absolute().name)
-    if named is not None and "state.json" in listed:
-        held = storage.read_json(path / "state.json")
-        if not isinstance(held, Mapping) or held.get("step") != int(named[1]):
+    if "state.json" in listed:
+        step, named = training_state(path)["step"], STEP.fullmatch(path.absolute().name)
+        if named is not None and step != int(named[1]):
             raise CheckpointError(f"{printable(path)}: holds another step than its name says; it was moved or copied")
+
+
+def training_state(folder: Path) -> dict[str, Any]:
+    """What a step of a run says beside its weights: ``step``, the fingerprint ``data`` of its images, ….
+
+    Raises:
+        CheckpointError: if it is missing or makes no sense.
+    """
+    state = storage.read_json(folder / "state.json")
+    kinds = {"step": int, "data": str, "metrics_lines": int, "skipped": int, "skipped_in_a_row": int}
+    given = {**dict.fromkeys(("metrics_lines", "skipped", "skipped_in_a_row"), 0), **state} if _is_table(state) else {}
+    for name, kind in kinds.items():
+        if type(given.get(name)) is not kind or (kind is int and not 0 <= given[name] < 2**63):
+            raise CheckpointError(f"{printable(folder)}/state.json: not the state of a run (its {name} makes no sense)")
+    scale, environment = given.setdefault("lr_scale", 1.0), given.setdefault("environment", {})
+    if type(scale) is not float or not 0 < scale <= 1 or not _is_table(environment):
+        raise CheckpointError(f"{printable(folder)}/state.json: not the state of a run (lr_scale or environment)")
+    return given
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def listed_sha256(folder: Path, name: str) -> str:
@@ -243,15 +292,31 @@ def listed_sha256(folder: Path, name: str) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """The tensors of a safetensors file, all of them finite.
 
     Raises:
-        CheckpointError: if it is missing or malformed.
+        CheckpointError: if it is missing, malformed, or holds NaN or infinity.
     """
     try:
-        return dict(safetensors.torch.load_file(path))
+        tensors = _open_tensors(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{printable(path)}: not a readable safetensors file ({printable(error)})") from error
+    _check_finite(tensors, printable(path))
+    return tensors
+
+
+def _open_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no path that is no UTF-8
+        return dict(safetensors.torch.load(path.read_bytes()))
+    return dict(safetensors.torch.load_file(path))
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{where}: non-finite values in {printable(name)[:200]}")
 
 
 def steps(run: Path) -> list[Path]:
@@ -285,20 +350,25 @@ def find(path: Path) -> Path:
     Raises:
         CheckpointError: if there is none.
     """
-    if not path.exists():
-        raise CheckpointError(f"{printable(path)}: no such file or folder; give a run folder or a saved model")
-    if path.is_file():
-        raise UnknownFormat(
-            f"{printable(path)}: is a file; alphabar reads run folders and the folders that save() writes"
-        )
-    if (path / "model.json").exists() or (path / "manifest.json").exists():
-        _verify_named(path)
-        return path
-    newest = latest(path)
+    where = printable(path)
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{where}: no such file or folder; give a run folder or a saved model")
+        ours = "alphabar reads run folders and the folders that save() writes"
+        if not path.is_dir():
+            what = kind_of(path) if path.is_file() else "pipe or device"
+            raise UnknownFormat(f"{where}: is a file of another kind ({what}); {ours}")
+        if (path / "model.json").exists() or (path / "manifest.json").exists():
+            _verify_named(path)
+            return path
+        newest = latest(path)
+        foreign = kind_of_folder(path) if newest is None else None
+    except OSError as error:
+        raise CheckpointError(f"{where}: {printable(error.strerror)}; give a run folder or a saved model") from error
+    if foreign is not None:
+        raise UnknownFormat(f"{where}: is a model of another kind ({foreign}); {ours}")
     if newest is None:
-        raise CheckpointError(
-            f"{printable(path)}: holds no finished checkpoint; train it first, or give another folder"
-        )
+        raise CheckpointError(f"{where}: holds no finished checkpoint; train it first, or give another folder")
     return newest
 
 
@@ -334,10 +404,17 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
         KeyMismatch: naming the first difference.
         CheckpointError: if a value is not finite.
     """
+    _check_fit(module, tensors, where)
+    _check_finite(tensors, where)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _check_fit(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise KeyMismatch unless ``tensors`` have exactly the names and shapes of ``module``."""
     wanted = module.state_dict()
     missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or unexpected:
-        first = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is not part of the model"
+        first = f"{missing[0]} is missing" if missing else f"{printable(unexpected[0])[:200]} is not part of the model"
         raise KeyMismatch(
             f"{where}: {len(missing)} tensors missing, {len(unexpected)} unexpected (first: {first}); "
             "the weights are of another network"
@@ -345,9 +422,6 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise KeyMismatch(f"{where}: {name} is {list(tensor.shape)}, the model needs {list(wanted[name].shape)}")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{where}: non-finite values in {name}")
-    module.load_state_dict(dict(tensors), strict=True)
 
 
 def save(denoiser: Denoiser, path: str | Path) -> None:
@@ -381,13 +455,16 @@ def read(folder: Path, *, weights: str = "ema", device: str | torch.device = "cp
         CheckpointError: if it has no such weights, or they do not fit its description.
     """
     where = printable(folder)
-    denoiser = build_model(storage.read_json(folder / "model.json"), f"{where}/model.json")
     file = folder / f"{weights}.safetensors"
     if not file.exists():
-        raise CheckpointError(f"{where}: has no {weights} weights; it holds {', '.join(weights_in(folder))}")
+        held = ", ".join(weights_in(folder)) or "none"
+        raise CheckpointError(f"{where}: has no {weights} weights; it holds {held}")
+    tensors = read_tensors(file)
+    model = storage.read_json(folder / "model.json")
+    denoiser = build_model(model, tensors, f"{where}/model.json", f"{where}/{file.name}")
     # as in training, so that a preview and a later sample of the same weights agree to the last bit
     unet(denoiser).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    load_weights(unet(denoiser), read_tensors(file), f"{where}/{file.name}")
+    load_weights(unet(denoiser), tensors, f"{where}/{file.name}")
     return denoiser.to(device).eval().requires_grad_(False)
 
 

@@ -15,13 +15,14 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from alphabar.base.errors import CheckpointError, UnknownFormat, printable
+from alphabar.weights.kinds import is_torchscript, kind_of, torch_records
 
 __all__ = ["read_state"]
 
@@ -54,7 +55,7 @@ def read_state(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor]
         raise CheckpointError(
             f"{where}: SHA-256 is {digest[:12]}…, need {sha256[:12]}…; the file is damaged or another: fetch it again"
         )
-    return _table(decode(data, where), where), digest
+    return _table(decode(data, path), where), digest
 
 
 def _bytes(path: Path) -> bytes:
@@ -66,19 +67,16 @@ def _bytes(path: Path) -> bytes:
         raise CheckpointError(f"{printable(path)}: not readable ({_reason(error)})") from error
 
 
-def _safetensors(data: bytes, where: str) -> object:
+def _safetensors(data: bytes, path: Path) -> object:
     try:
         return safetensors.torch.load(data)
     except Exception as error:  # whatever a damaged header leads to
-        raise CheckpointError(f"{where}: not a readable safetensors file ({_reason(error)})") from error
+        raise CheckpointError(f"{printable(path)}: not a readable safetensors file ({_found(path, error)})") from error
 
 
-def _torch(data: bytes, where: str) -> object:
-    if _is_torchscript(data):
-        raise CheckpointError(
-            f"{where}: is a TorchScript archive, which contains code and is not run; give a state dict "
-            "(.safetensors, or torch.save(module.state_dict(), ...))"
-        )
+def _torch(data: bytes, path: Path) -> object:
+    where = printable(path)
+    _check_archive(data, where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the age of a pickle; what is wrong with it, the error says
@@ -86,15 +84,16 @@ def _torch(data: bytes, where: str) -> object:
     except Exception as error:  # damaged bytes can derail the unpickler anywhere
         refused = NEEDS_CODE.search(str(error))
         if refused:
-            what = f" ({printable(refused[1])})" if refused[1] else ""
+            wanted = _globals(data) or [name for name in refused.groups() if name]
+            what = f" ({printable(', '.join(wanted))[:200]})" if wanted else ""
             raise CheckpointError(
                 f"{where}: needs code to be loaded{what}, and code in a file is never run; save the state dict alone, "
                 "as .safetensors or with torch.save(module.state_dict(), ...)"
             ) from error
-        raise CheckpointError(f"{where}: not a readable torch file ({_reason(error)})") from error
+        raise CheckpointError(f"{where}: not a readable torch file ({_found(path, error)})") from error
 
 
-READERS: Mapping[str, Callable[[bytes, str], object]] = {
+READERS: Mapping[str, Callable[[bytes, Path], object]] = {
     ".safetensors": _safetensors,
     ".pt": _torch,
     ".pth": _torch,
@@ -102,14 +101,36 @@ READERS: Mapping[str, Callable[[bytes, str], object]] = {
 }
 
 
-def _is_torchscript(data: bytes) -> bool:
-    """Whether ``data`` is an archive with the records of ``torch.jit.save``, beside or instead of plain tensors."""
+def _check_archive(data: bytes, where: str) -> None:
+    """Refuse an archive that holds a program, or that grows when it is unpacked; torch never compresses.
+
+    Raises:
+        CheckpointError: saying which of the two it is.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            records = [PurePosixPath(name).parts[1:] for name in archive.namelist()]
+            entries = archive.infolist()
     except Exception:  # not an archive, or a damaged one: the reader will say so
-        return False
-    return any(record[:1] == ("code",) or record == ("constants.pkl",) for record in records)
+        return
+    if is_torchscript(torch_records([entry.filename for entry in entries])):
+        raise CheckpointError(
+            f"{where}: is a TorchScript archive, which contains code and is not run; give a state dict "
+            "(.safetensors, or torch.save(module.state_dict(), ...))"
+        )
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > len(data):
+        raise CheckpointError(
+            f"{where}: {len(data):,} bytes that claim to unpack to {unpacked:,}, which torch.save never writes; get "
+            "the file from its source again"
+        )
+
+
+def _globals(data: bytes) -> list[str]:
+    """The functions and classes that a pickle of torch asks for beyond those that rebuild tensors, found by reading."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
+    except Exception:  # of the old format, or damaged
+        return []
 
 
 def _table(value: object, where: str) -> dict[str, Tensor]:
@@ -130,12 +151,26 @@ def _table(value: object, where: str) -> dict[str, Tensor]:
             )
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise CheckpointError(f"{where}: {printable(name)} is not a dense tensor; save it as float32")
+        claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+        if claimed > held:
+            raise CheckpointError(
+                f"{where}: {printable(name)} claims {claimed:,} bytes where the file holds {held:,}; save it with "
+                ".contiguous()"
+            )
     return {name: tensor.detach() for name, tensor in value.items()}
+
+
+def _found(path: Path, error: BaseException) -> str:
+    """What the file is instead, or where it is of the wanted kind, what is wrong with it."""
+    kind = kind_of(path)
+    return _reason(error) if kind.startswith(("file of torch.save", "safetensors")) else kind
 
 
 def _reason(error: BaseException) -> str:
     """The first sentence of an error; of an unpickler's our own: torch's advises to load with code."""
     if isinstance(error, pickle.UnpicklingError):
         return "its bytes are not what torch.save writes"
+    if isinstance(error, MemoryError) or "alloc" in str(error):
+        return "it claims more memory than there is"
     lines = re.split(r"\.\s|\n", str(error).strip())
     return printable(lines[0][:200]) or type(error).__name__

@@ -47,8 +47,9 @@ def open_features(spec: str) -> FeatureNet:
         return open_custom(spec)
     if spec in known_classifiers():
         return open_classifier(spec)
+    trained = printable(", ".join(known_classifiers())) or "none yet"
     raise ConfigError(
         f"features: {printable(spec)!r} is neither one of {', '.join(FEATURES)}, nor a trained classifier "
-        f"({', '.join(known_classifiers()) or 'none yet'}), nor MODULE:FACTORY@WEIGHTS; to train a classifier: "
+        f"({trained}), nor MODULE:FACTORY@WEIGHTS; to train a classifier: "
         "alphabar classifier SOURCE --name NAME"
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,12 +32,22 @@ from alphabar.evaluation.features.base import Features
 from alphabar.weights.checkpoint import load_weights
 from alphabar.weights.foreign import read_state
 
-__all__ = ["Classifier", "Progress", "classifier_folder", "known_classifiers", "open_classifier", "train_classifier"]
+__all__ = [
+    "NAME",
+    "Classifier",
+    "Progress",
+    "classifier_folder",
+    "known_classifiers",
+    "open_classifier",
+    "train_classifier",
+]
 
 FORMAT = 1
 FEATURES = 128
 BATCH = 128
 RATE = 3e-3
+MAX_CHANNELS = 4096
+NAME = re.compile(r"\w[\w.-]{0,63}")
 
 
 class _Net(nn.Module):
@@ -229,10 +241,14 @@ def open_classifier(name: str) -> Classifier:
         ConfigError: if there is none.
         CheckpointError: if its files are damaged or of another format.
     """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"features: {printable(name)!r} is no name of a classifier; use letters, digits, '-', '_', '.'"
+        )
     folder = classifier_folder(name)
     if not (folder / "manifest.json").exists():
         known = known_classifiers()
-        have = f" (there are {', '.join(known)})" if known else ""
+        have = f" (there are {printable(', '.join(known))})" if known else ""
         raise ConfigError(
             f"features: no classifier {printable(name)!r} yet{have}; train one: alphabar classifier SOURCE --name "
             f"{printable(name)}"
@@ -244,7 +260,10 @@ def open_classifier(name: str) -> Classifier:
         wanted = described.pop("sha256")
         shape, class_names = tuple(described.pop("shape")), tuple(described.pop("class_names"))
         facts = _Facts(shape=shape, class_names=class_names, **described)
-        net = _Net(facts.shape[0], min(facts.shape[1:]), len(facts.class_names))
+        channels, height, width = (operator.index(n) for n in facts.shape)
+        if not (1 <= channels <= MAX_CHANNELS and height >= 1 and width >= 1 and isinstance(wanted, str)):
+            raise ValueError("sizes or hash")
+        net = _Net(channels, min(height, width), len(facts.class_names))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{printable(folder)}: damaged description; train the classifier again") from error
     state, sha256 = read_state(folder / "weights.safetensors", wanted)

@@ -21,7 +21,10 @@ from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
 
 __all__ = ["CIFAR10", "LSUN256", "PRESETS", "UNet", "UNetConfig"]
 
-Count = Annotated[int, Field(ge=1)]
+# far above any network that was ever trained, and low enough that a description cannot ask for endless work
+Count = Annotated[int, Field(ge=1, le=4096)]
+Rows = Annotated[int, Field(ge=1, le=100_000)]
+LEVELS = 12
 
 
 @choice
@@ -49,14 +52,14 @@ class UNetConfig:
 
     input_channels: Count = 3
     output_channels: Count = 3
-    num_res_blocks: Count = 2
-    base_channels: Annotated[int, Field(ge=4)] = 64
-    base_channels_multiples: tuple[Count, ...] = (1, 2, 2, 4)
+    num_res_blocks: Annotated[int, Field(ge=1, le=64)] = 2
+    base_channels: Annotated[int, Field(ge=4, le=65536)] = 64
+    base_channels_multiples: Annotated[tuple[Count, ...], Field(min_length=1, max_length=LEVELS)] = (1, 2, 2, 4)
     apply_attention: tuple[bool, ...] = (False, False, True, False)
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     time_multiple: Count = 4
-    num_classes: Annotated[int, Field(ge=0)] = 0
-    total_time_steps: Count | None = 1000
+    num_classes: Annotated[int, Field(ge=0, le=100_000)] = 0
+    total_time_steps: Rows | None = 1000
     attention_heads: Count = 4
     norm_groups: Count = 8
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5
@@ -66,7 +69,7 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         """Check that the fields fit each other."""
-        if len(self.apply_attention) != len(self.base_channels_multiples) or not self.base_channels_multiples:
+        if len(self.apply_attention) != len(self.base_channels_multiples):
             raise ConfigError(
                 f"net.apply_attention has {len(self.apply_attention)} entries and net.base_channels_multiples "
                 f"{len(self.base_channels_multiples)}; both need one per resolution"
