@@ -13,6 +13,7 @@ import pytest
 
 from alphabar.base.errors import ConfigError, DataError
 from alphabar.data import SOURCES, Images, open_source
+from alphabar.data.reading import Reading
 from data.pictures import encode, rgb, write
 
 
@@ -145,7 +146,7 @@ def test_a_fifo_and_a_dead_link_do_not_hang(tmp_path: Path) -> None:
 
 
 def test_plug_ins_are_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    def opener(path: str, size: int | None) -> Images:
+    def opener(path: str, reading: Reading) -> Images:
         return Images(np.zeros((2, 1, 4, 4), np.uint8), None, (), "noise", f"noise:{path}")
 
     def plugins() -> dict[str, Any]:

@@ -15,14 +15,15 @@ from alphabar.base.choice import from_table
 from alphabar.base.errors import ConfigError, StorageError, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
+from alphabar.cli.data import about_files
+from alphabar.cli.reading import open_watched, reading_of
 from alphabar.cli.session import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS, train
 from alphabar.data.batch import Images
-from alphabar.data.sources import open_source
 from alphabar.model.variance import VARIANCES
 from alphabar.runtime import config as text
 from alphabar.runtime.recipes import for_length, recipe
 from alphabar.training import trainer
-from alphabar.training.config import DataConfig, RunConfig, RunSettings
+from alphabar.training.config import RunConfig, RunSettings
 from alphabar.training.trainer import Run
 from alphabar.weights import checkpoint
 
@@ -61,12 +62,13 @@ def run(
 
     if out is not None and not dry_run:
         _check_place(out)
-    size = over.get("data", {}).get("size")
-    if size is not None:
-        from_table(DataConfig, {"size": size}, "data")
-    images = open_source(source, size)
+    reading = reading_of(over.get("data", {}))
+    images = open_watched(source, reading)
     directory = out if out is not None else Path("runs") / (images.name or "run")
     saved = _saved_tables(directory) if not (fresh or dry_run) else None
+    if saved is not None and reading_of(saved.get("data", {})) != reading:
+        # what was not repeated on the command line is as it was; what was given and differs is refused below
+        images = open_watched(source, reading_of(text.merge(saved, over)["data"]))
     if saved is not None:
         tables = _continued(saved, over, images, directory)
     else:
@@ -161,6 +163,7 @@ def _about(images: Images, config: RunConfig) -> list[str]:
     classes = f", {len(images.class_names)} classes" if images.class_names else ""
     kept = f" ({config.data.held_out:,} held out)" if config.data.held_out else ""
     lines = [f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}"]
+    lines += about_files(images.survey) if images.survey is not None else []
     lines += [f"note         {note}" for note in images.notes]
     if images.class_names and not config.net.num_classes:
         lines.append(f"note         classes are not used; net.num_classes={len(images.class_names)} learns them")

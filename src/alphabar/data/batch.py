@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from alphabar.base.errors import ConfigError, DataError, printable
+from alphabar.base.pixels import Units
 from alphabar.data.memory import allocate, rows_per_chunk
 from alphabar.data.order import permutation
+from alphabar.data.survey import Survey
 
 __all__ = ["Batch", "Images", "split"]
 
@@ -39,7 +41,8 @@ class Images:
     in 0..len(class_names)-1 or None, ``class_names`` empty without labels. ``name`` is for people; ``spec`` is the
     text that :func:`~alphabar.data.sources.open_source` takes to open the same source again; ``notes`` says in one
     line each what was converted or ignored. ``reduced`` says that files held more than 8 bits per channel, so that
-    likelihoods of these pixels are not those of the data. Raises :class:`DataError` where the arrays break this
+    likelihoods of these pixels are not those of the data; ``units`` then says what 0 and 255 stand for, where that is
+    known. ``survey`` describes the files, where there are any. Raises :class:`DataError` where the arrays break this
     contract.
     """
 
@@ -50,6 +53,8 @@ class Images:
     spec: str
     notes: tuple[str, ...] = ()
     reduced: bool = False
+    units: Units | None = None
+    survey: Survey | None = None
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
@@ -109,7 +114,11 @@ class Images:
         rows = rows_per_chunk(pixels.shape)
         for start in range(0, len(chosen), rows):
             pixels[start : start + rows] = self.pixels[chosen[start : start + rows]]
-        return dataclasses.replace(self, pixels=pixels, labels=None if self.labels is None else self.labels[chosen])
+        labels = None if self.labels is None else self.labels[chosen]
+        survey = self.survey
+        if survey is not None:
+            survey = dataclasses.replace(survey, files=tuple(survey.files[n] for n in chosen.tolist()))
+        return dataclasses.replace(self, pixels=pixels, labels=labels, survey=survey)
 
     def _checked(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         chosen = np.asarray(indices)

@@ -7,21 +7,21 @@ memory is asked for.
 from __future__ import annotations
 
 import math
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib import format as npy
 
 from alphabar.base.errors import DataError, printable
 from alphabar.data.batch import Images
+from alphabar.data.npy_image import npy_header
+from alphabar.data.reading import Reading
 from alphabar.data.sniff import sniff
 from alphabar.data.sources.layout import arrange, check_labels
-from alphabar.data.sources.paths import PARTS, file_head, reason, spec_of, split_part, stem
+from alphabar.data.sources.paths import file_head, split_part
+from alphabar.data.text import PARTS, reason, spec_of, stem
 
 __all__ = ["open_npy", "open_npz"]
 
@@ -49,7 +49,7 @@ def _damage(complaint: str) -> Iterator[None]:
         raise DataError(f"{complaint} ({printable(reason(error))}); copy it again") from error
 
 
-def open_npy(path: str, size: int | None = None) -> Images:
+def open_npy(path: str, reading: Reading | None = None) -> Images:
     """The images in an .npy file: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; no labels.
 
     Raises :class:`DataError` for a missing or damaged file, another dtype, and another or an ambiguous shape.
@@ -60,14 +60,14 @@ def open_npy(path: str, size: int | None = None) -> Images:
         raise DataError(f"{what}: {sniff(head).words}; an .npy file was expected")
     with _damage(f"{what}: damaged or truncated .npy file"):
         with open(path, "rb") as file:
-            shape, _, dtype = _header(file)
+            shape, _, dtype = npy_header(file)
         if dtype.hasobject:
             raise DataError(f"{what}: holds pickled Python objects, which are never loaded; save a uint8 array")
         array = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
     return Images(arrange(array, what), None, (), stem(path), spec_of("npy", path))
 
 
-def open_npz(path: str, size: int | None = None) -> Images:
+def open_npz(path: str, reading: Reading | None = None) -> Images:
     """The images in an .npz file, with labels if it has them; ``path#test`` is the test part of one that has two.
 
     Images are named train_images, x_train, images, x, data or arr_0, labels train_labels, y_train, labels, y or
@@ -125,24 +125,12 @@ def _other_parts(members: dict[str, str], labels: str) -> list[str]:
     return [key for pair in pairs if labels in pair for key in pair - {labels} if key in members]
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """(shape, Fortran order, dtype); leaves ``file`` at the first value."""
-    version = npy.read_magic(file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # headers written by Python 2 are fine
-        if version == (1, 0):
-            return npy.read_array_header_1_0(file)
-        if version == (2, 0):
-            return npy.read_array_header_2_0(file)
-    raise ValueError(f"format version {version}")
-
-
 def _member(archive: zipfile.ZipFile, name: str, what: str) -> Array:
     info = archive.getinfo(name)
     if info.flag_bits & 1:
         raise DataError(f"{what}: is encrypted; save it without a password")
     with archive.open(info) as file:
-        shape, fortran, dtype = _header(file)
+        shape, fortran, dtype = npy_header(file)
         if dtype.hasobject:
             raise DataError(f"{what}: {printable(name)} holds pickled objects, which are never loaded; save numbers")
         expected = math.prod(shape) * dtype.itemsize

@@ -1,0 +1,16 @@
+"""Where things are kept between commands that cost time and can be made again. Safe to delete at any time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["cache_folder"]
+
+
+def cache_folder() -> Path:
+    """The folder: ``$ALPHABAR_CACHE``, else ``alphabar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    chosen = os.environ.get("ALPHABAR_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alphabar"
