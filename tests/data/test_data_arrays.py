@@ -206,7 +206,7 @@ def test_headers_that_promise_too_much(tmp_path: Path) -> None:
 def test_a_zip_without_arrays_is_said(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.png", b"")
-    assert "holds no arrays" in refused(str(tmp_path / "a.zip"))
+    assert "holds no arrays" in refused(f"npz:{tmp_path / 'a.zip'}")
 
 
 @pytest.mark.parametrize(("opener", "what"), [(open_npy, ".npy"), (open_npz, ".npz"), (open_idx, "IDX")])

@@ -101,7 +101,8 @@ def test_every_source_keeps_the_contract(kind: str, tmp_path: Path, monkeypatch:
         ("digit", "'digit': no such file or folder (did you mean 'digits'?)"),
         (
             "foldr:/tmp",
-            "'foldr' is not one of the kinds digits, folder, npz, npy, idx, cifar10 (did you mean 'folder'?)",
+            "'foldr' is not one of the kinds digits, folder, zip, tar, hub, npz, npy, idx, cifar10 (did you mean "
+            "'folder'?)",
         ),
         ("nosuchkind:/tmp", "'nosuchkind' is not one of the kinds"),
         ("/no/such/place", "'/no/such/place': no such file or folder; give a path, kind:path or digits"),
@@ -126,7 +127,7 @@ def test_a_path_of_the_name_of_a_kind(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "empty file; give a folder of images, npz, npy, IDX or CIFAR-10"),
+        (b"", "empty file; give a folder or archive of images, npz, npy, IDX or CIFAR-10"),
         (b"just text", "text, not an image; give a folder"),
         (encode(rgb()), "PNG image; give the folder that holds it"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer; run git lfs pull"),

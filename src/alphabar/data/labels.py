@@ -93,6 +93,7 @@ def read_labels(store: Store, found: Walk, images: list[str]) -> Labels:
         if table in found.files:
             tags = _table(store, table)
             if tags is not None:
+                found.used.add(table)
                 return _checked(tags, images, table)
     tags = store.tags(images)
     if tags:

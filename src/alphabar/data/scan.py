@@ -396,7 +396,9 @@ def _notes(rows: list[tuple[_Candidate, _Facts]], survey: Survey, notes: Counter
 
 
 def _ignored(found: Walk, others: list[str]) -> list[str]:
-    lines = [f"{count(n, 'entry', 'entries')} ignored: {why}" for why, n in sorted(found.ignored.items())]
+    lines = list(found.notes)
+    lines += [f"{count(n, 'entry', 'entries')} ignored: {why}" for why, n in sorted(found.ignored.items())]
+    others = [path for path in others if path not in found.used]
     if others:
         lines.append(f"{count(len(others), 'other file')} ignored (such as {printable(others[0])})")
     return lines

@@ -31,7 +31,8 @@ DEAD = "broken link or link out of the folder"
 class Walk:
     """Files as paths relative to the root; ``folders`` the first-level ones; ``bad`` (path, reason); what was left.
 
-    ``stamps`` holds for every file what changes when its bytes do: its size and times, or a checksum.
+    ``stamps`` holds for every file what changes when its bytes do: its size and times, or a checksum. ``used`` names
+    files that are no images and yet not left out, such as tables of labels.
     """
 
     files: list[str] = field(default_factory=list)
@@ -39,6 +40,8 @@ class Walk:
     bad: list[tuple[str, str]] = field(default_factory=list)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
     _links: list[str] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _entries: int = 0

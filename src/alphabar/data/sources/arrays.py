@@ -23,7 +23,7 @@ from alphabar.data.sources.layout import arrange, check_labels
 from alphabar.data.sources.paths import file_head, split_part
 from alphabar.data.text import PARTS, reason, spec_of, stem
 
-__all__ = ["open_npy", "open_npz"]
+__all__ = ["is_npz", "open_npy", "open_npz"]
 
 # (images, labels) by part; the first pair whose images are present is taken.
 NAMED: dict[str, tuple[tuple[str, str], ...]] = {
@@ -65,6 +65,19 @@ def open_npy(path: str, reading: Reading | None = None) -> Images:
             raise DataError(f"{what}: holds pickled Python objects, which are never loaded; save a uint8 array")
         array = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
     return Images(arrange(array, what), None, (), stem(path), spec_of("npy", path))
+
+
+def is_npz(path: str) -> bool:
+    """Whether a zip file holds arrays by the names that data sets use, or is called ``.npz``."""
+    if path.lower().endswith(".npz"):
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+    known = {*PLAIN, *(images for pairs in NAMED.values() for images, _ in pairs)}
+    return any(f"{name}.npy" in names for name in known)
 
 
 def open_npz(path: str, reading: Reading | None = None) -> Images:
