@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import re
 import time
@@ -11,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from alphabar.base import storage
 from alphabar.base.choice import describe, from_table
 from alphabar.base.errors import CheckpointError, ConfigError, StorageError, printable
-from alphabar.base.pixels import to_uint8
+from alphabar.base.pixels import Units, to_uint8
 from alphabar.base.version import __version__
 from alphabar.cli.console import duration, progress, say
 from alphabar.cli.model import open_model
@@ -70,6 +72,7 @@ def run(
         "clip": None if denoiser.clip is None else denoiser.clip.limit,
         "times": list(chain.times),
         "rounding": "nearest of 256 levels",
+        "units": None if denoiser.units is None else dataclasses.asdict(denoiser.units),
     }
     write_samples(denoiser, rule, chain, numbers, out, facts, animate=animate)
     say(f"wrote        {len(numbers)} images and grid.png to {printable(out)} ({weights} weights, {len(chain)} steps)")
@@ -181,6 +184,19 @@ def _is_samples(out: Path) -> bool:
     return isinstance(manifest, dict) and "seeds" in manifest
 
 
+def _write_image(path: Path, image: Tensor, sample: Tensor, units: Units | None) -> None:
+    """One sample as PNG, and in the values of its data where these are not 8-bit pixels."""
+    if units is None:
+        path.write_bytes(png(image))
+        return
+    values = units.values(sample)
+    if units.dtype == "uint16" and len(values) == 1:
+        Image.fromarray(values[0]).save(path)
+    else:
+        path.write_bytes(png(image))
+        np.save(path.with_suffix(".npy"), values)
+
+
 def write_samples(
     denoiser: Denoiser,
     sampler: Sampler,
@@ -193,7 +209,8 @@ def write_samples(
 ) -> Tensor:
     """Sample, and write ``00000.png`` …, ``grid.png``, ``manifest.json`` and the animation; returns uint8 [N, C, H, W].
 
-    Images of other than 1, 3 or 4 channels are written as one ``samples.npy`` instead.
+    Images of other than 1, 3 or 4 channels are written as one ``samples.npy`` instead. A model of data that were not
+    8-bit pixels also writes them in the data's own values: as 16-bit grey PNG where they were that, else as ``.npy``.
 
     Raises:
         StorageError: if the disk refuses.
@@ -215,26 +232,32 @@ def write_samples(
                     shown.append(grid(enlarge(to_uint8(frame.x[:ANIMATED_IMAGES].cpu()), 48)))
                 bar.update(number * len(chain) + hop + 1, f"{start + len(seeds[part])}/{len(seeds)} images")
             assert last is not None
-            kept.append(to_uint8(last).cpu())
-    images = torch.cat(kept)
+            kept.append(last.cpu())
+    samples = torch.cat(kept)
+    images = to_uint8(samples)
     # the manifest comes first, so that a folder that was interrupted is still known as ours
     manifest = {**facts, "seeds": list(seeds), "labels": None if labels is None else labels.tolist()}
     storage.write_json(out / "manifest.json", {**manifest, "complete": False})
     with storage.storage_errors(out):
-        for old in out.glob("[0-9][0-9][0-9][0-9][0-9]*.png"):
-            old.unlink()
+        for suffix in ("png", "npy"):
+            for old in out.glob(f"[0-9][0-9][0-9][0-9][0-9]*.{suffix}"):
+                old.unlink()
     if images.shape[1] in (1, 3, 4):
         for number, image in enumerate(images):
             with storage.storage_errors(out):
-                (out / f"{number:05d}.png").write_bytes(png(image))
+                _write_image(out / f"{number:05d}.png", image, samples[number], denoiser.units)
         write_png(out / "grid.png", grid(enlarge(images[:400])))
         if animate:
             write_animation(out / "denoising.gif", shown)
             write_animation(out / "denoising.webp", shown)
     else:
         with storage.storage_errors(out):
-            np.save(out / "samples.npy", images.numpy())
-        say(f"note         {images.shape[1]} channels have no picture format: wrote samples.npy, uint8 [N, C, H, W]")
+            values = images.numpy() if denoiser.units is None else denoiser.units.values(samples)
+            np.save(out / "samples.npy", values)
+        say(
+            f"note         {images.shape[1]} channels have no picture format: wrote samples.npy, {values.dtype} "
+            "[N, C, H, W]"
+        )
     storage.write_json(out / "manifest.json", {**manifest, "complete": True})
     say(f"sampled      {len(seeds)} images in {duration(time.monotonic() - began)}")
     return images

@@ -33,7 +33,7 @@ from alphabar.data.sniff import FORMATS, HEAD_BYTES, IMAGE_SUFFIXES, Content, sn
 from alphabar.data.store import Store
 from alphabar.data.survey import Bad, Survey, Unusable
 from alphabar.data.text import count, reason
-from alphabar.data.values import SIXTEEN_BITS, NeedsRange
+from alphabar.data.values import SIXTEEN_BITS, NeedsRange, units_of
 from alphabar.data.walk import Walk, suffix
 from alphabar.data.workers import in_order
 
@@ -372,9 +372,7 @@ def _units(rows: list[tuple[_Candidate, _Facts]]) -> Units | None:
         return None
     (span,) = spans
     assert span is not None
-    stored = {facts.stored for _, facts in rows}
-    deep = stored == {"uint16"} and SIXTEEN_BITS[0] <= span[0] and span[1] <= SIXTEEN_BITS[1]
-    return Units(*span, dtype="uint16" if deep else "float32")
+    return units_of({facts.stored for _, facts in rows}, span)
 
 
 def _notes(rows: list[tuple[_Candidate, _Facts]], survey: Survey, notes: Counter[str]) -> list[str]:

@@ -13,14 +13,31 @@ import numpy as np
 import numpy.typing as npt
 
 from alphabar.base.errors import DataError
+from alphabar.base.pixels import Units
 
-__all__ = ["CLIPPED", "DEEP", "SIXTEEN_BITS", "Levels", "NeedsRange", "as_levels", "is_channels"]
+__all__ = [
+    "CHANNELS",
+    "CLIPPED",
+    "DEEP",
+    "SIXTEEN_BITS",
+    "Levels",
+    "NeedsRange",
+    "as_levels",
+    "is_channels",
+    "units_of",
+]
 
 CHANNELS = range(1, 5)
 SIXTEEN_BITS = (0.0, 65535.0)
 DEEP = "with {0} values, {1:.6g} to {2:.6g} made 0 to 255"
 CLIPPED = "with values outside data.value_range, set to its nearer end"
 ONE_BIT = "with true and false made 255 and 0"
+
+
+def units_of(stored: set[str], span: tuple[float, float]) -> Units:
+    """What 0 and 255 stand for where values of the dtypes ``stored`` were mapped from ``span``."""
+    deep = stored == {"uint16"} and SIXTEEN_BITS[0] <= span[0] and span[1] <= SIXTEEN_BITS[1]
+    return Units(*span, dtype="uint16" if deep else "float32")
 
 
 class NeedsRange(DataError):

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from alphabar.base.choice import choice
 from alphabar.base.errors import ConfigError
+from alphabar.data.augment import AUGMENTATIONS
 from alphabar.data.reading import Reading
 from alphabar.model.denoiser import Clip, Index, TimeInput
 from alphabar.model.nn import UNetConfig
@@ -37,6 +38,7 @@ class DataConfig:
         value_range: the stored values that are black and white, for files of more than 8 bits.
         background: the grey level behind transparency and around padded images.
         flip: whether to mirror half of the images, chosen per (seed, epoch, image).
+        augment: further changes, chosen in the same way: ``flip_vertical``, ``rotate`` (by 90 degrees), ``shift``.
         held_out: how many images are kept from training, for the held-out loss and the bound.
     """
 
@@ -47,11 +49,14 @@ class DataConfig:
     value_range: tuple[float, float] | None = None
     background: Annotated[int, Field(ge=0, le=255)] = 255
     flip: bool = False
+    augment: tuple[str, ...] = ()
     held_out: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
-        """Check what reading needs."""
+        """Check what reading and augmentation need."""
         self.reading()
+        for name in self.augment:
+            AUGMENTATIONS[name]
 
     def reading(self) -> Reading:
         """The part of the settings that says how files become images."""

@@ -113,7 +113,7 @@ def build(config: RunConfig, images: Images | None = None, device: str | torch.d
         denoiser=denoiser,
         ema=Ema(denoiser, config.ema, config.run.batch),
         optimizer=build_optimizer(denoiser, config.optim),
-        loader=Loader(train, config.run.batch, config.seed, flip=config.data.flip),
+        loader=Loader(train, config.run.batch, config.seed, flip=config.data.flip, augment=config.data.augment),
         chain=Chain.full(denoiser.schedule),
         device=where,
     )

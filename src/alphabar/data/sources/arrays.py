@@ -19,7 +19,7 @@ from alphabar.data.batch import Images
 from alphabar.data.npy_image import npy_header
 from alphabar.data.reading import Reading
 from alphabar.data.sniff import sniff
-from alphabar.data.sources.layout import arrange, check_labels
+from alphabar.data.sources.layout import arrange_values, check_labels
 from alphabar.data.sources.paths import file_head, split_part
 from alphabar.data.text import PARTS, reason, spec_of, stem
 
@@ -64,7 +64,8 @@ def open_npy(path: str, reading: Reading | None = None) -> Images:
         if dtype.hasobject:
             raise DataError(f"{what}: holds pickled Python objects, which are never loaded; save a uint8 array")
         array = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
-    return Images(arrange(array, what), None, (), stem(path), spec_of("npy", path))
+    pixels, units = arrange_values(array, what, None if reading is None else reading.value_range)
+    return Images(pixels, None, (), stem(path), spec_of("npy", path), reduced=units is not None, units=units)
 
 
 def is_npz(path: str) -> bool:
@@ -99,14 +100,16 @@ def open_npz(path: str, reading: Reading | None = None) -> Images:
             images = _member(archive, members[images_key], what)
             labels = _member(archive, members[labels_key], what) if labels_key else None
             relatives = [_member(archive, members[key], what) for key in _other_parts(members, labels_key)]
-    pixels = arrange(images, f"{what}: {printable(images_key)}")
+    value_range = None if reading is None else reading.value_range
+    pixels, units = arrange_values(images, f"{what}: {printable(images_key)}", value_range)
     name = stem(file) + ("" if part == PARTS[0] else f" {part}")
     if labels is None:
-        return Images(pixels, None, (), name, spec_of("npz", file, part))
+        return Images(pixels, None, (), name, spec_of("npz", file, part), reduced=units is not None, units=units)
     numbers = check_labels(labels, len(pixels), f"{what}: {printable(labels_key)}")
     top = max(int(each.max()) for each in (numbers, *(check_labels(r, len(r), what) for r in relatives if len(r))))
     class_names = tuple(str(number) for number in range(top + 1))
-    return Images(pixels, numbers, class_names, name, spec_of("npz", file, part))
+    spec = spec_of("npz", file, part)
+    return Images(pixels, numbers, class_names, name, spec, reduced=units is not None, units=units)
 
 
 def _keys(members: dict[str, str], part: str, what: str) -> tuple[str, str]:
