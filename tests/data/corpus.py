@@ -23,7 +23,7 @@ from PIL import Image
 
 from data.pictures import encode, grey, png_chunks, rgb, write
 
-__all__ = ["FILES", "PLACES", "Case", "good"]
+__all__ = ["FILES", "PLACES", "SIDE", "Case", "good", "stored", "tarred", "zipped"]
 
 SIDE = 32
 
@@ -160,7 +160,8 @@ def socket_at(place: Path) -> None:
     before = os.getcwd()
     os.chdir(place)  # socket paths are short
     try:
-        socket.socket(socket.AF_UNIX).bind("s.png")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("s.png")
     finally:
         os.chdir(before)
 

@@ -13,7 +13,7 @@ import pytest
 from alphabar.cli import train
 from alphabar.cli.main import main
 from alphabar.data import open_source, scan
-from data.corpus import FILES, PLACES, Case, good
+from data.corpus import FILES, PLACES, SIDE, Case, good
 from data.pictures import write
 from tiny import SETTINGS
 
@@ -54,11 +54,11 @@ def test_a_bad_file_among_many_is_left_out_of_training(here: Path, capsys: Captu
     """And the others are what they are without it."""
     for n in range(24):
         write(here / "set" / f"{n:02}.png", good(n))
-    alone = open_source(str(here / "set")).fingerprint
+    alone = open_source(str(here / "set"), SIDE).fingerprint
     write(here / "set" / case.name, case.content())
     assert main(["train", str(here / "set"), "--dry-run", *SETTINGS, *case.settings]) == 0
     assert f"left out     {case.name}: {case.words}" in capsys.readouterr().out
-    assert open_source(str(here / "set")).fingerprint == alone
+    assert open_source(str(here / "set"), SIDE).fingerprint == alone
     assert not os.listdir(here / "work")
 
 
