@@ -63,7 +63,7 @@ def test_a_folder_of_arrays(tmp_path: Path, shape: tuple[int, ...], axes: tuple[
 )
 def test_arrays_that_are_no_images(tmp_path: Path, content: bytes, words: str) -> None:
     write(tmp_path / "a.npy", content)
-    assert f"a.npy ({'shape' if words[0] in 'dih' and 'axis' in words else ''}" in refused(tmp_path)
+    assert "a.npy (" in refused(tmp_path)
     assert words in refused(tmp_path)
 
 

@@ -384,7 +384,7 @@ def _notes(rows: list[tuple[_Candidate, _Facts]], survey: Survey, notes: Counter
     notes["of one single value (constant)"] = len(survey.constant)
     notes["repeating another image exactly"] = len(rows) - len({facts.digest for _, facts in rows})
     lines = [f"{count(n, 'image')} {text}" for text, n in sorted(notes.items()) if n]
-    if survey.values and survey.values[1] < SIXTEEN_BITS[1] / 4 and set(survey.modes) <= {"I;16", "I;16B", "uint16"}:
+    if survey.values and survey.values[1] < SIXTEEN_BITS[1] / 4 and {facts.span for _, facts in rows} == {SIXTEEN_BITS}:
         low, high = survey.values
         lines.append(
             f"16-bit values go from {low:g} to {high:g} only, so the images are dark; "
