@@ -309,8 +309,9 @@ def _decode(store: Store, item: _Candidate, plan: _Plan, reading: Reading) -> li
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise DataError(f"a file of more than {MAX_FILE_BYTES // 2**20} MiB")
-        pictures = decode_all(data, item.content, reading)
-        if pictures[0].pixels.shape[:2] != item.size or len(pictures) != PAGES[reading.pages].images(item.header.pages):
+        smaller = item.size != plan.shape[1:]
+        pictures = decode_all(data, item.content, reading, max(plan.shape[1:]) if smaller else None)
+        if pictures[0].size != item.size or len(pictures) != PAGES[reading.pages].images(item.header.pages):
             raise DataError("its size is not that of its header, or the file changed while it was read")
         return [_fitted(picture, plan, reading) for picture in pictures]
     except Exception as error:
