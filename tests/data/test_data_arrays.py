@@ -206,7 +206,7 @@ def test_headers_that_promise_too_much(tmp_path: Path) -> None:
 def test_a_zip_without_arrays_is_said(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.png", b"")
-    assert "holds no arrays" in refused(str(tmp_path / "a.zip"))
+    assert "holds no arrays" in refused(f"npz:{tmp_path / 'a.zip'}")
 
 
 @pytest.mark.parametrize(("opener", "what"), [(open_npy, ".npy"), (open_npz, ".npz"), (open_idx, "IDX")])
@@ -237,7 +237,7 @@ def test_arrays_are_brought_to_a_size(tmp_path: Path) -> None:
     images = open_source(npy(tmp_path / "a.npy", array), 4)
     assert images.shape == (2, 4, 4)
     assert (images.pixels == np.array([7, 200]).reshape(1, 2, 1, 1)).all()
-    assert images.notes == ("all images resized from 8x12 to 4x4",)
+    assert images.notes == ("all images brought from 8x12 to 4x4 (shorter side resized, centre cut out)",)
     assert "ask for a size of at most 8" in refused(str(tmp_path / "a.npy"), 9)
 
 

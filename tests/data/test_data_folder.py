@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from alphabar.base.errors import ConfigError, DataError
-from alphabar.data import memory, walk
+from alphabar.data import memory, scan, walk
 from alphabar.data.batch import Images
 from alphabar.data.sources import open_source
 from data.pictures import encode, grey, rgb, write
@@ -81,7 +81,7 @@ def test_grey_folders_have_one_channel(tmp_path: Path) -> None:
     images = opened(tmp_path)
     assert images.shape == (1, 8, 8)
     assert (images.pixels[:, 0] == [grey(1), grey(2)]).all()
-    assert noted(images, "1 image with 16-bit grey")
+    assert noted(images, "1 image with uint16 values, 0 to 65535 made 0 to 255")
 
 
 def test_grey_among_colour_becomes_rgb_with_a_note(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_content_counts_and_not_the_extension(tmp_path: Path) -> None:
 
 def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
     write(tmp_path / "a.png")
-    write(tmp_path / "labels.csv", b"a.png,1\n")
+    write(tmp_path / "notes.csv", b"a.png,1\n")
     write(tmp_path / "meta.json", b"{}")
     write(tmp_path / "empty.txt", b"")
     for name in (".DS_Store", "Thumbs.db", "__MACOSX/._a.png", "._a.png", ".git/x.png"):
@@ -156,7 +156,8 @@ def test_mixed_sizes_below_16_need_a_size(tmp_path: Path) -> None:
     write(tmp_path / "b.png", encode(rgb(0, 20, 20)))
     message = refused(tmp_path)
     assert (
-        "a.png (9x12 is smaller than 16x16, the least that is chosen for mixed sizes; a size may be given)" in message
+        "a.png (9x12 is smaller than 16x16, the least that is chosen for mixed sizes; data.size=N asks for another)"
+        in message
     )
     assert opened(tmp_path, 9).shape == (3, 9, 9)
 
@@ -214,7 +215,9 @@ def test_all_bad_files_are_in_one_message(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert message.startswith(f"{tmp_path}: 4 files cannot be used: 1.png (empty file), 2.jpg (truncated image")
     assert "3.png (truncated image (at least" in message
-    assert message.endswith("and 1 more; repair or remove them")
+    assert message.endswith(
+        f"and 1 more; that is 4 of 5, allowed are 5 %; repair or remove them; alphabar data check {tmp_path} lists all"
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,11 @@ def test_all_bad_files_are_in_one_message(tmp_path: Path) -> None:
         ("a.ico", b"\0\0\1\0\1\0", "ICO image, a format not in the list"),
         ("a.bin", b"\0\0\0\x20ftypavif", "AVIF image, a format not in the list"),
         ("a.heic", b"\0\0\0\x20ftypheic", "HEIC image"),
-        ("a.tif", encode(np.ones((3, 3), np.float32), "TIFF"), "mode F (floating point) has no known range"),
+        (
+            "a.tif",
+            encode(np.ones((8, 8), np.float32), "TIFF"),
+            "mode F, float32 values from 1 to 1 have no known range",
+        ),
     ],
 )
 def test_bad_files_are_called_by_their_name(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -237,7 +244,9 @@ def test_bad_files_are_called_by_their_name(tmp_path: Path, name: str, content: 
 
 
 def test_no_images(tmp_path: Path) -> None:
-    assert "no images found (looked for PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM; there are no files)" in refused(tmp_path)
+    assert "no images found (looked for PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM and NPY; there are no files)" in refused(
+        tmp_path
+    )
     write(tmp_path / "a.txt", b"text")
     write(tmp_path / ".hidden.png")
     message = refused(tmp_path)
@@ -362,28 +371,24 @@ def test_unreadable_files_and_folders_are_named(tmp_path: Path, monkeypatch: pyt
 def test_a_file_deleted_between_scan_and_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.png")
     write(tmp_path / "b.png")
-    from alphabar.data.sources import folder
-
-    real = folder.examine
+    real = scan.examine
 
     def examine(*arguments: Any) -> Any:
         (tmp_path / "b.png").unlink(missing_ok=True)
         return real(*arguments)
 
-    monkeypatch.setattr(folder, "examine", examine)
-    assert "1 file cannot be used: b.png (No such file or directory); repair or remove it" in refused(tmp_path)
+    monkeypatch.setattr(scan, "examine", examine)
+    assert "b.png was there when the files were listed and is gone; put it back, or run" in refused(tmp_path)
 
 
 def test_a_file_changed_between_scan_and_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.png")
-    from alphabar.data.sources import folder
+    real = scan.decode_all
 
-    real = folder.decode
+    def decode(_: bytes, *more: Any) -> Any:
+        return real(encode(rgb(0, 9, 9)), *more)
 
-    def decode(_: bytes, content: Any) -> Any:
-        return real(encode(rgb(0, 9, 9)), content)
-
-    monkeypatch.setattr(folder, "decode", decode)
+    monkeypatch.setattr(scan, "decode_all", decode)
     assert f"{path.name} (its size is not that of its header" in refused(tmp_path)
 
 

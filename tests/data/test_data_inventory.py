@@ -9,6 +9,7 @@ import pytest
 
 from alphabar.data.batch import Images
 from alphabar.data.inventory import difference, inventory
+from alphabar.data.survey import Survey
 from tiny import images, pixels
 
 
@@ -16,7 +17,7 @@ def named(numbers: list[int], names: list[str] | None = None) -> Images:
     """Some of a hundred different images, called after their number unless ``names`` are given."""
     called = [f"{n:03d}.png" for n in numbers] if names is None else names
     made = Images(pixels(100)[numbers], None, (), "some", "folder:/some")
-    return dataclasses.replace(made, origins=tuple(called))
+    return dataclasses.replace(made, survey=Survey(files=tuple(called)))
 
 
 BEFORE = inventory(named(list(range(10))))

@@ -13,6 +13,7 @@ import pytest
 
 from alphabar.base.errors import ConfigError, DataError
 from alphabar.data import SOURCES, Images, open_source
+from alphabar.data.reading import Reading
 from data.pictures import encode, rgb, write
 
 
@@ -100,7 +101,8 @@ def test_every_source_keeps_the_contract(kind: str, tmp_path: Path, monkeypatch:
         ("digit", "'digit': no such file or folder (did you mean 'digits'?)"),
         (
             "foldr:/tmp",
-            "'foldr' is not one of the kinds digits, folder, npz, npy, idx, cifar10 (did you mean 'folder'?)",
+            "'foldr' is not one of the kinds digits, folder, zip, tar, hub, npz, npy, idx, cifar10 (did you mean "
+            "'folder'?)",
         ),
         ("nosuchkind:/tmp", "'nosuchkind' is not one of the kinds"),
         ("/no/such/place", "'/no/such/place': no such file or folder; give a path, kind:path or digits"),
@@ -125,7 +127,7 @@ def test_a_path_of_the_name_of_a_kind(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "empty file; give a folder of images, npz, npy, IDX or CIFAR-10"),
+        (b"", "empty file; give a folder or archive of images, npz, npy, IDX or CIFAR-10"),
         (b"just text", "text, not an image; give a folder"),
         (encode(rgb()), "PNG image; give the folder that holds it"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer; run git lfs pull"),
@@ -145,7 +147,7 @@ def test_a_fifo_and_a_dead_link_do_not_hang(tmp_path: Path) -> None:
 
 
 def test_plug_ins_are_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    def opener(path: str, size: int | None) -> Images:
+    def opener(path: str, reading: Reading) -> Images:
         return Images(np.zeros((2, 1, 4, 4), np.uint8), None, (), "noise", f"noise:{path}")
 
     def plugins() -> dict[str, Any]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from alphabar.base.cache import cache_folder
 from alphabar.evaluation import cache
 from alphabar.evaluation.parts import Parts, key_of
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "here"))
-    assert cache.cache_folder() == tmp_path / "here"
+    assert cache_folder() == tmp_path / "here"
     monkeypatch.delenv("ALPHABAR_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.cache_folder() == tmp_path / "xdg" / "alphabar"
+    assert cache_folder() == tmp_path / "xdg" / "alphabar"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / ".cache" / "alphabar"
+    assert cache_folder() == tmp_path / ".cache" / "alphabar"
 
 
 def test_tensors_come_back_bit_for_bit(tmp_path):

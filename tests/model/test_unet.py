@@ -171,3 +171,19 @@ def test_labels_belong_to_networks_with_classes() -> None:
         return net.eval()(x[:1], TIMES[:1], torch.tensor([label]))
 
     assert not torch.equal(of(0), of(1))
+
+
+@pytest.mark.parametrize("size", [(9, 13), (8, 8), (1, 30)])
+def test_odd_sizes_are_padded_and_cut_back(size: tuple[int, int]) -> None:
+    """What comes out is what the same network makes of the image in a frame of zeros."""
+    fields = dataclasses.asdict(dataclasses.replace(TINY_HO, pad_input=True))
+    net = shaken(UNet(**fields))
+    plain = shaken(UNet(**dataclasses.asdict(TINY_HO)))
+    plain.load_state_dict(net.state_dict())
+    x = torch.randn(2, 3, *size)
+    framed = torch.zeros(2, 3, *(-(-side // 4) * 4 for side in size))
+    framed[..., : size[0], : size[1]] = x
+    with torch.no_grad():
+        out = net(x, TIMES[:2])
+        assert out.shape == x.shape
+        assert torch.equal(out, plain(framed, TIMES[:2])[..., : size[0], : size[1]])

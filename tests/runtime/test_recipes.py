@@ -47,6 +47,17 @@ def test_any_shape_and_number(channels: int, height: int, width: int, count: int
     assert 500_000 - 128 <= config.run.steps * config.run.batch <= 100_000_000
 
 
+@pytest.mark.parametrize(
+    ("size", "levels", "pads"),
+    [((97, 61), 4, True), ((28, 28), 3, False), ((32, 32), 4, False), ((100, 100), 4, True), ((7, 9), 1, False)],
+)
+def test_sizes_that_do_not_halve_are_padded_by_little(size: tuple[int, int], levels: int, pads: bool) -> None:
+    """97x61 becomes 104x64 (12 % more pixels); the next factor, 112x64, would add 21 %."""
+    net = from_tables(recipe((1, *size), 1000)).net
+    assert (len(net.base_channels_multiples), net.pad_input) == (levels, pads)
+    assert net.padded(size[0]) * net.padded(size[1]) <= 1.15 * size[0] * size[1]
+
+
 def test_larger_sets_train_longer() -> None:
     few, many = (from_tables(recipe((3, 32, 32), n)).run.steps for n in (1000, 100_000))
     assert many > 10 * few

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from alphabar.base.errors import ConfigError, Diverged
 
-__all__ = ["to_model_range", "to_uint8"]
+__all__ = ["Units", "to_model_range", "to_uint8"]
+
+DTYPES = ("uint16", "float32")
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the ends of the model's range mean for data that were not 8-bit pixels: −1 is ``low`` and 1 is ``high``.
+
+    ``dtype`` is the one in which samples are written, ``uint16`` or ``float32``.
+
+    Raises:
+        ConfigError: unless low < high are finite and the dtype is one of the two.
+    """
+
+    low: float
+    high: float
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ConfigError(f"units: from {self.low} to {self.high}; need two finite numbers, the lower one first")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"units: dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+    def values(self, x: Tensor) -> npt.NDArray[np.generic]:
+        """Data float [...] in [−1, 1] as stored values: low + (x + 1)/2 · (high − low), in ``dtype``.
+
+        Values outside [−1, 1] take the nearest end, as in :func:`to_uint8`.
+        """
+        share = (x.detach().cpu().double().clamp(-1, 1) + 1) / 2
+        values: npt.NDArray[np.float64] = (self.low + share * (self.high - self.low)).numpy()
+        if self.dtype == "uint16":
+            return np.clip(np.rint(values), 0, 65535).astype(np.uint16)
+        return values.astype(np.float32)
 
 
 def to_model_range(pixels: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:

@@ -60,14 +60,17 @@ def model_card(denoiser: Denoiser) -> list[str]:
     layers = Counter(_kind(m) for m in net.modules() if not list(m.children()) and not isinstance(m, nn.Identity))
     table = sum(p.numel() for p in net.parameters()) - parameters(net)
     channels, height, width = denoiser.shape
-    sides = [f"{height >> level}x{width >> level}" for level in range(len(config.base_channels_multiples))]
+    rows, columns = config.padded(height), config.padded(width)
+    sides = [f"{rows >> level}x{columns >> level}" for level in range(len(config.base_channels_multiples))]
     widths = [config.base_channels * m for m in config.base_channels_multiples]
     floor = Chain.full(schedule).var_floor
+    units = denoiser.units
     return [
         f"images       {channels} x {height} x {width}"
         + (f", {config.num_classes} classes" if config.num_classes else ""),
         f"network      U-Net, {parameters(net):,} parameters"
         + (f" (and a table of {table:,} sinusoids)" if table else ""),
+        *([f"units        -1 … 1 is {units.low:g} … {units.high:g}, samples as {units.dtype}"] if units else []),
         "levels       "
         + ", ".join(
             f"{side}: {w} channels{' + attention' if attend else ''}"

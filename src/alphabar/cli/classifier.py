@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 
+from alphabar.base.cache import cache_folder
 from alphabar.base.errors import CheckpointError, ConfigError, printable
 from alphabar.cli.console import duration, progress, say
+from alphabar.cli.reading import open_watched
 from alphabar.data.batch import Images
-from alphabar.data.sources import open_source
-from alphabar.evaluation.cache import cache_folder
+from alphabar.data.reading import Reading
 from alphabar.evaluation.features import open_features
 from alphabar.evaluation.features.base import FeatureNet
 from alphabar.evaluation.features.classifier import (
@@ -26,7 +27,7 @@ __all__ = ["features_for", "run"]
 
 def run(source: str, *, name: str | None, size: int | None, seed: int, epochs: int | None, quiet: bool = False) -> None:
     """The command."""
-    images = open_source(source, size)
+    images = open_watched(source, Reading(size))
     name = name or re.sub(r"\W+", "-", images.name).strip("-").lower() or "images"
     if not NAME.fullmatch(name):
         raise ConfigError(f"--name: got {printable(name)!r}; use letters, digits, '-', '_' and '.', at most 64")

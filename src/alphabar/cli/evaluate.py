@@ -17,9 +17,10 @@ from alphabar.base.registry import Registry
 from alphabar.cli.classifier import features_for
 from alphabar.cli.console import duration, progress, say
 from alphabar.cli.model import Opened, open_model
+from alphabar.cli.reading import open_watched
 from alphabar.cli.sample import class_labels, prepare
 from alphabar.data.batch import Images, split
-from alphabar.data.sources import open_source
+from alphabar.data.reading import Reading
 from alphabar.evaluation.bound_study import BoundStudy
 from alphabar.evaluation.card import card_lines, versions
 from alphabar.evaluation.dataset import dataset_bound
@@ -121,7 +122,9 @@ def _real_images(opened: Opened, reference: str, *, compare: bool, copies: bool)
     against = None
     if compare:
         of_run = {"train": train, "held-out": held_out}
-        against = of_run[reference] if reference in of_run else open_source(reference, _side(opened.denoiser.shape))
+        against = (
+            of_run[reference] if reference in of_run else open_watched(reference, Reading(_side(opened.denoiser.shape)))
+        )
         if against is not None and len(against) < 2:
             raise DataError(f"--reference {printable(reference)}: {len(against)} images are too few; need at least 2")
     return RealImages(against, train, held_out) if copies else RealImages(against)
@@ -211,7 +214,7 @@ def data_of_run(folder: Path) -> tuple[Images, Images]:
     if not file.exists():
         raise ConfigError(f"{where}: is not of a run, so it has no images; give --data or --reference SOURCE")
     config = from_tables(read_toml(file))
-    train, held_out = split(open_source(config.data.source, config.data.size), config.seed, config.data.held_out)
+    train, held_out = split(open_watched(config.data.source, config.data.reading()), config.seed, config.data.held_out)
     if train.fingerprint != checkpoint.training_state(folder)["data"]:
         raise DataError(
             f"{where}: the images changed since it was trained, so none is surely unseen; give --data or --reference "
@@ -228,7 +231,7 @@ def held_out_images(folder: Path, data: str | None, shape: tuple[int, int, int])
         DataError: if the images are of another shape, or no longer those that the run was trained on.
     """
     if data is not None:
-        images = open_source(data, _side(shape))
+        images = open_watched(data, Reading(_side(shape)))
     else:
         _, images = data_of_run(folder)
         if not len(images):

@@ -233,6 +233,34 @@ def figures(
     command.run(run, only=only, out=out, between=between, n=n, steps=steps, seed=seed, weights=weights, data=data)
 
 
+data_app = typer.Typer(name="data", help="Look at images before training on them.", rich_markup_mode=None)
+app.add_typer(data_app)
+
+
+@data_app.callback()
+def _data() -> None:
+    """Look at images before training on them."""
+
+
+@data_app.command()
+def check(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="What train takes: a folder, an archive, a file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="data.size, data.fit, data.value_range, ...")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Where to write the contact sheet [NAME-sheet.png].")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at every file as training would: counts, and bad, repeated, constant and off-size files by name.
+
+    Writes a contact sheet, and says which settings training would choose. Exits with 3 if more than 5 % of the files
+    cannot be used, which training refuses.
+    """
+    from alphabar.cli import data as command
+
+    command.check(source, settings or [], sheet=sheet, as_json=json)
+
+
 @app.command()
 def inspect(run: RunPath) -> None:
     """Print the model card: layers, parameters, FLOPs per image, schedule."""

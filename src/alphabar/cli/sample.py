@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import platform
 import re
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from alphabar.base import storage
 from alphabar.base.choice import describe, from_table
 from alphabar.base.chunks import Chunks
 from alphabar.base.errors import CheckpointError, ConfigError, StorageError, printable
-from alphabar.base.pixels import to_uint8
+from alphabar.base.pixels import Units, to_uint8
 from alphabar.base.version import __version__
 from alphabar.cli.console import Bar, duration, progress, say
 from alphabar.cli.model import open_model
@@ -72,6 +75,7 @@ def run(
         "clip": None if denoiser.clip is None else denoiser.clip.limit,
         "times": list(chain.times),
         "rounding": "nearest of 256 levels",
+        "units": None if denoiser.units is None else dataclasses.asdict(denoiser.units),
     }
     write_samples(denoiser, rule, chain, numbers, out, facts, animate=animate)
     say(f"wrote        {len(numbers)} images and grid.png to {printable(out)} ({weights} weights, {len(chain)} steps)")
@@ -185,7 +189,7 @@ def _is_samples(out: Path) -> bool:
 
 
 class _Maker:
-    """Makes the images of ``seeds`` in batches, and the frames of an animation from the first few of them."""
+    """Makes the samples of ``seeds`` in batches, and the frames of an animation from the first few of them."""
 
     def __init__(
         self,
@@ -203,12 +207,12 @@ class _Maker:
         self.animated = range(min(ANIMATED_IMAGES, len(seeds)) if animate else 0)
         self.shown: list[Tensor] = []
 
-    def images(self) -> list[Tensor]:
-        """Every image, uint8 [N, C, H, W] in parts."""
+    def samples(self) -> Tensor:
+        """Every sample in the model's range, float32 [N, C, H, W]."""
         chunks, kept = Chunks("samples"), []
         for start in range(0, len(self.seeds), BATCH):
             kept += chunks(self._make, range(start, min(len(self.seeds), start + BATCH)))
-        return kept
+        return torch.cat(kept)
 
     def _make(self, rows: range) -> Tensor:
         denoiser, sampler, chain = self.process
@@ -224,7 +228,28 @@ class _Maker:
             self.bar.update(done, f"{rows.stop}/{len(self.seeds)} images")
         assert last is not None
         self.shown += shown
-        return to_uint8(last).cpu()
+        return last.cpu()
+
+
+def _write_image(path: Path, image: Tensor, sample: Tensor, units: Units | None) -> None:
+    """One sample as PNG, and in the values of its data where these are not 8-bit pixels."""
+    if units is None:
+        storage.write_loose(path, png(image))
+        return
+    values = units.values(sample)
+    if units.dtype == "uint16" and len(values) == 1:
+        buffer = io.BytesIO()
+        Image.fromarray(values[0]).save(buffer, "PNG")
+        storage.write_loose(path, buffer.getvalue())
+    else:
+        storage.write_loose(path, png(image))
+        storage.write_loose(path.with_suffix(".npy"), _npy(values))
+
+
+def _npy(values: npt.NDArray[np.generic]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
 
 
 def write_samples(
@@ -239,7 +264,8 @@ def write_samples(
 ) -> Tensor:
     """Sample, and write ``00000.png`` …, ``grid.png``, ``manifest.json`` and the animation; returns uint8 [N, C, H, W].
 
-    Images of other than 1, 3 or 4 channels are written as one ``samples.npy`` instead.
+    Images of other than 1, 3 or 4 channels are written as one ``samples.npy`` instead. A model of data that were not
+    8-bit pixels also writes them in the data's own values: as 16-bit grey PNG where they were that, else as ``.npy``.
 
     Raises:
         StorageError: if the disk refuses.
@@ -248,25 +274,29 @@ def write_samples(
     began = time.monotonic()
     with progress(len(seeds) * len(chain), "sampling") as bar:
         maker = _Maker(denoiser, sampler, chain, seeds, labels, bar, animate=animate)
-        images = torch.cat(maker.images())
+        samples = maker.samples()
+    images = to_uint8(samples)
     # the manifest comes first, so that a folder that was interrupted is still known as ours
     manifest = {**facts, "seeds": list(seeds), "labels": None if labels is None else labels.tolist()}
     storage.write_json(out / "manifest.json", {**manifest, "complete": False})
     with storage.storage_errors(out):
-        for old in out.glob("[0-9][0-9][0-9][0-9][0-9]*.png"):
-            old.unlink()
+        for suffix in ("png", "npy"):
+            for old in out.glob(f"[0-9][0-9][0-9][0-9][0-9]*.{suffix}"):
+                old.unlink()
     if images.shape[1] in (1, 3, 4):
         for number, image in enumerate(images):
-            storage.write_loose(out / f"{number:05d}.png", png(image))
+            _write_image(out / f"{number:05d}.png", image, samples[number], denoiser.units)
         write_png(out / "grid.png", grid(enlarge(images[:400])))
         if animate:
             write_animation(out / "denoising.gif", maker.shown)
             write_animation(out / "denoising.webp", maker.shown)
     else:
-        buffer = io.BytesIO()
-        np.save(buffer, images.numpy())
-        storage.write_loose(out / "samples.npy", buffer.getvalue())
-        say(f"note         {images.shape[1]} channels have no picture format: wrote samples.npy, uint8 [N, C, H, W]")
+        values = images.numpy() if denoiser.units is None else denoiser.units.values(samples)
+        storage.write_loose(out / "samples.npy", _npy(values))
+        say(
+            f"note         {images.shape[1]} channels have no picture format: wrote samples.npy, {values.dtype} "
+            "[N, C, H, W]"
+        )
     storage.write_json(out / "manifest.json", {**manifest, "complete": True})
     say(f"sampled      {len(seeds)} images in {duration(time.monotonic() - began)}")
     return images

@@ -15,15 +15,16 @@ from alphabar.base.choice import from_table
 from alphabar.base.errors import ConfigError, Diverged, OutOfMemory, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
+from alphabar.cli.data import about_files
 from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
+from alphabar.cli.reading import open_watched, reading_of
 from alphabar.cli.session import Conditions, train
 from alphabar.data.batch import Images
-from alphabar.data.sources import open_source
 from alphabar.model.variance import VARIANCES
 from alphabar.runtime import config as text
 from alphabar.runtime.recipes import for_length, recipe
 from alphabar.training import trainer
-from alphabar.training.config import DataConfig, RunConfig, RunSettings
+from alphabar.training.config import RunConfig, RunSettings
 from alphabar.training.trainer import Run
 from alphabar.weights import checkpoint
 
@@ -69,16 +70,17 @@ def run(
 
     if not dry_run:
         _check_place(out if out is not None else Path("runs"))
-    size = over.get("data", {}).get("size")
-    if size is not None:
-        from_table(DataConfig, {"size": size}, "data")
-    images = open_source(source, size)
+    reading = reading_of(over.get("data", {}))
+    images = open_watched(source, reading)
     if not _is_text(images.spec):
         raise ConfigError(f"{printable(images.spec)}: a path that is no UTF-8 cannot be kept in config.toml; rename it")
     directory = out if out is not None else Path("runs") / (images.name or "run")
     if out is None and not dry_run:
         _check_place(directory)
     saved = _saved_tables(directory) if not (fresh or dry_run) else None
+    if saved is not None and reading_of(saved.get("data", {})) != reading:
+        # what was not repeated on the command line is as it was; what was given and differs is refused below
+        images = open_watched(source, reading_of(text.merge(saved, over)["data"]))
     if saved is not None:
         tables = _continued(saved, over, images, directory)
     else:
@@ -186,6 +188,7 @@ def _about(images: Images, config: RunConfig) -> list[str]:
     classes = f", {len(images.class_names)} classes" if images.class_names else ""
     kept = f" ({config.data.held_out:,} held out)" if config.data.held_out else ""
     lines = [f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}"]
+    lines += about_files(images.survey) if images.survey is not None else []
     lines += [f"note         {note}" for note in images.notes]
     if images.class_names and not config.net.num_classes:
         lines.append(f"note         classes are not used; net.num_classes={len(images.class_names)} learns them")
@@ -204,7 +207,7 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
     Where a step does not fit into memory and the conditions allow it, the settings get the micro-batch that does.
     """
     config = text.from_tables(tables)
-    for line in model_card(trainer.new_denoiser(config, images.shape)):
+    for line in model_card(trainer.new_denoiser(config, images.shape, images.units)):
         say(line)
     while True:
         trial = trainer.build(config, images)

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from alphabar.base.errors import ConfigError, DataError, printable
+from alphabar.base.pixels import Units
 from alphabar.data.memory import allocate, rows_per_chunk
 from alphabar.data.order import permutation
+from alphabar.data.survey import Survey
 
 __all__ = ["Batch", "Images", "split"]
 
@@ -39,8 +41,9 @@ class Images:
     in 0..len(class_names)-1 or None, ``class_names`` empty without labels. ``name`` is for people; ``spec`` is the
     text that :func:`~alphabar.data.sources.open_source` takes to open the same source again; ``notes`` says in one
     line each what was converted or ignored. ``reduced`` says that files held more than 8 bits per channel, so that
-    likelihoods of these pixels are not those of the data. ``origins`` names each image, by its file or by its number
-    in the source (None: they are numbered in order). Raises :class:`DataError` where the arrays break this contract.
+    likelihoods of these pixels are not those of the data; ``units`` then says what 0 and 255 stand for, where that is
+    known. ``survey`` describes the files, where there are any; ``numbers`` are the places of the images in the source
+    (None: in order). Raises :class:`DataError` where the arrays break this contract.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -50,7 +53,9 @@ class Images:
     spec: str
     notes: tuple[str, ...] = ()
     reduced: bool = False
-    origins: tuple[str | int, ...] | None = None
+    units: Units | None = None
+    survey: Survey | None = None
+    numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
@@ -68,8 +73,6 @@ class Images:
                 f"labels go from {labels.min()} to {labels.max()}; "
                 f"{len(self.class_names)} class names allow 0 to {len(self.class_names) - 1}"
             )
-        if self.origins is not None and len(self.origins) != len(pixels):
-            self._refuse(f"{len(self.origins)} origins for {len(pixels)} images; give one each")
         object.__setattr__(self, "pixels", _read_only(pixels))
         object.__setattr__(self, "labels", None if labels is None else _read_only(labels))
 
@@ -113,12 +116,19 @@ class Images:
         for start in range(0, len(chosen), rows):
             pixels[start : start + rows] = self.pixels[chosen[start : start + rows]]
         labels = None if self.labels is None else self.labels[chosen]
-        return dataclasses.replace(self, pixels=pixels, labels=labels, origins=tuple(self.which(chosen)))
+        labels = None if self.labels is None else self.labels[chosen]
+        survey = self.survey
+        if survey is not None:
+            survey = dataclasses.replace(survey, files=tuple(survey.files[n] for n in chosen.tolist()))
+        numbers = tuple(chosen.tolist() if self.numbers is None else (self.numbers[n] for n in chosen.tolist()))
+        return dataclasses.replace(self, pixels=pixels, labels=labels, survey=survey, numbers=numbers)
 
     def which(self, indices: npt.NDArray[np.int64]) -> list[str | int]:
-        """The origins of the images at ``indices`` (integers [M], each in 0..N-1)."""
+        """Where the images at ``indices`` (integers [M], each in 0..N-1) come from: file, or number in the source."""
         places = self._checked(indices).tolist()
-        return places if self.origins is None else [self.origins[place] for place in places]
+        if self.survey is not None and self.survey.files:
+            return [self.survey.files[n] for n in places]
+        return places if self.numbers is None else [self.numbers[n] for n in places]
 
     def _checked(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         chosen = np.asarray(indices)

@@ -1,11 +1,12 @@
-"""One image file made into uint8 grey or RGB pixels: which formats, which modes, and what is refused (rules I1, I2).
+"""One image file made into uint8 pixels: which formats, which modes, and what is refused (rules I1, I2).
 
-Nothing is dropped unsaid: alpha is composited on white, 16 bits become 8 by the documented scale, and whatever has
-no documented range (32-bit integers, floats) is refused by the name of its mode.
+Nothing is dropped unsaid: alpha is composited on a background, 16 bits become 8 by the documented scale, and whatever
+has no documented range (32-bit integers, floats) is refused by the name of its mode unless a range is given.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import struct
@@ -22,12 +23,16 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from alphabar.base.errors import DataError
+from alphabar.data.npy_image import npy_image, npy_shape
+from alphabar.data.pages import PAGES
+from alphabar.data.reading import Reading
 from alphabar.data.sniff import Content
+from alphabar.data.values import Levels, NeedsRange, as_levels
 
-__all__ = ["BACKGROUND", "MAX_IMAGE_PIXELS", "Header", "Picture", "decode", "examine", "quiet_decoders"]
+__all__ = ["MAX_IMAGE_PIXELS", "Header", "Picture", "decode", "decode_all", "examine", "quiet_decoders"]
 
 MAX_IMAGE_PIXELS = 64_000_000
-BACKGROUND = 255
+MAX_PAGES = 10_000
 
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,32 +45,44 @@ _ORIENTATIONS = {
 }
 _ORIENTATION_TAG = 0x0112
 CUT = "with 16 bits per channel cut to 8"
-SCALED = "with 16-bit grey scaled to 8 bits (v / 257, rounded)"
-_GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I")
+
+_GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 _COLOUR_MODES = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known before decoding: the upright size, and whether the mode is grey."""
+    """What is known before decoding: the upright size, how many channels a page has, Pillow's mode (the dtype of an
+    array), and the number of pages where they are wanted."""
 
     width: int
     height: int
-    grey: bool
+    channels: int
+    mode: str
+    pages: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels uint8 [H, W] or [H, W, 3], upright; ``notes`` names each conversion ("CMYK converted to RGB")."""
+    """Pixels uint8 [H, W] or [H, W, C], upright; ``notes`` names each conversion ("in CMYK converted to RGB").
+
+    Where the file holds more than 8 bits and they were scaled, ``stored`` is their dtype, ``found`` the least and the
+    greatest value, and ``span`` what became 0 and 255. ``size`` is (height, width) of the whole picture, of which
+    ``pixels`` may be a half, a quarter or an eighth.
+    """
 
     pixels: npt.NDArray[np.uint8]
     notes: tuple[str, ...]
+    size: tuple[int, int]
+    stored: str = ""
+    found: tuple[float, float] | None = None
+    span: tuple[float, float] | None = None
 
     @property
     def reduced(self) -> bool:
         """Whether the file held more than 8 bits per channel."""
-        return CUT in self.notes or SCALED in self.notes
+        return CUT in self.notes or bool(self.stored)
 
 
 @contextmanager
@@ -76,9 +93,14 @@ def quiet_decoders() -> Iterator[None]:
         yield
 
 
-def examine(file: BinaryIO, content: Content) -> Header:
+def examine(file: BinaryIO, content: Content, reading: Reading | None = None) -> Header:
     """The header of an encoded image. Raises :class:`DataError` with the bare reason, not the name of the file."""
+    pages = PAGES[(reading or Reading()).pages]
     with _reasons():
+        if content.format == "NPY":
+            rows, columns, channels, dtype = npy_shape(file)
+            _check_size(rows * columns)
+            return Header(columns, rows, channels, str(dtype.newbyteorder("=")))
         if content.format == "PNG":  # its orientation may stand after the pixels
             data = file.read()
             image = _open(io.BytesIO(data), content)
@@ -89,25 +111,76 @@ def examine(file: BinaryIO, content: Content) -> Header:
         width, height = image.size
         if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
-        return Header(width, height, image.mode in _GREY_MODES)
+        count = min(int(getattr(image, "n_frames", 1)), MAX_PAGES) if pages.every else 1
+        return Header(width, height, 1 if image.mode in _GREY_MODES else 3, image.mode, count)
 
 
-def decode(data: bytes, content: Content) -> Picture:
-    """All pixels of an encoded image. Raises :class:`DataError` with the bare reason, not the name of the file."""
+def decode(data: bytes, content: Content, reading: Reading | None = None) -> Picture:
+    """The first picture in an encoded image. Raises :class:`DataError` with the bare reason, not the file's name."""
+    return decode_all(data, content, reading or Reading())[0]
+
+
+def decode_all(data: bytes, content: Content, reading: Reading, least: int | None = None) -> list[Picture]:
+    """All pictures that an encoded image makes under ``reading``; mostly one.
+
+    With ``least``, a JPEG may be decoded at a half, a quarter or an eighth of its size, for speed, as long as its
+    shorter side keeps twice ``least`` pixels: enough for what is then resized to ``least``. Raises :class:`DataError`
+    with the bare reason, not the name of the file.
+    """
     with _reasons():
+        if content.format == "NPY":
+            values = npy_image(io.BytesIO(data), len(data))
+            _check_size(values.shape[0] * values.shape[1])
+            return [_picture(as_levels(values, reading.value_range), [], values.shape[:2])]
         if content.format == "PNG":
             _check_png(data)
         image = _open(io.BytesIO(data), content)
-        image.load()
-        notes = _notes(image, data)
-        upright = _ORIENTATIONS.get(_orientation(image))
-        if upright is not None:
-            info = image.info
-            image = image.transpose(upright)
-            image.info = info
-            notes.append("turned upright by their EXIF orientation")
-        pixels = _pixels(image, content, notes)
-        return Picture(np.ascontiguousarray(pixels), tuple(notes))
+        pages = PAGES[reading.pages]
+        count = int(getattr(image, "n_frames", 1)) if pages.every else 1
+        if count > MAX_PAGES:
+            raise DataError(f"{count:,} pages; at most {MAX_PAGES:,} are read")
+        decoded = []
+        for page in range(count):
+            if page:
+                image.seek(page)
+                _check_size(image.width * image.height)
+                _check_mode(image.mode, content)
+            decoded.append(_page(image, data, content, reading, least))
+        if pages.stacked and count > 1:
+            return [_stacked(decoded, pages.join([one.pixels for one in decoded])[0])]
+        return decoded
+
+
+def _stacked(pages: list[Picture], pixels: npt.NDArray[np.generic]) -> Picture:
+    found = [page.found for page in pages if page.found]
+    ends = (min(low for low, _ in found), max(high for _, high in found)) if found else None
+    notes = tuple(dict.fromkeys(note for page in pages for note in page.notes))
+    first = pages[0]
+    return Picture(pixels.astype(np.uint8, copy=False), notes, first.size, first.stored, ends, first.span)
+
+
+def _page(image: Image.Image, data: bytes, content: Content, reading: Reading, least: int | None) -> Picture:
+    size = (image.height, image.width)
+    if content.format == "JPEG" and least is not None:
+        image.draft(None, (2 * least, 2 * least))
+    image.load()
+    notes = _notes(image, data, reading)
+    upright = _ORIENTATIONS.get(_orientation(image))
+    if upright is not None:
+        if image.format != "TIFF" and _orientation(image) >= 5:
+            size = size[::-1]
+        info = image.info
+        image = image.transpose(upright)
+        image.info = info
+        notes.append("turned upright by their EXIF orientation")
+    if _is_deep(image.mode, content):
+        return _picture(_deep(image, reading), notes, size)
+    return Picture(np.ascontiguousarray(_pixels(image, reading.background, notes)), tuple(notes), size)
+
+
+def _picture(levels: Levels, notes: list[str], size: tuple[int, ...]) -> Picture:
+    pixels = np.ascontiguousarray(levels.pixels)
+    return Picture(pixels, (*notes, *levels.notes), (size[0], size[1]), levels.stored, levels.found, levels.span)
 
 
 def _open(file: BinaryIO, content: Content) -> Image.Image:
@@ -125,9 +198,6 @@ def _open(file: BinaryIO, content: Content) -> Image.Image:
 
 
 def _check_mode(mode: str, content: Content) -> None:
-    if mode == "F" or (mode == "I" and content.format != "PPM"):
-        what = "32-bit integers" if mode == "I" else "floating point"
-        raise DataError(f"mode {mode} ({what}) has no known range; save it with 8 or 16 bits per channel")
     if mode not in _GREY_MODES and mode not in _COLOUR_MODES:
         raise DataError(f"mode {mode} is not supported; save it as grey or RGB")
 
@@ -184,10 +254,10 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _notes(image: Image.Image, data: bytes) -> list[str]:
+def _notes(image: Image.Image, data: bytes, reading: Reading) -> list[str]:
     notes = []
     if getattr(image, "is_animated", False):
-        notes.append("with several frames, only the first used")
+        notes.append(PAGES[reading.pages].note)
     if image.info.get("icc_profile"):
         notes.append("with an ICC colour profile, ignored")
     deep = data[24] == 16 if image.format == "PNG" else 16 in _tiff_bits(image)
@@ -200,12 +270,35 @@ def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
     return tuple(image.tag_v2.get(258, ())) if isinstance(image, TiffImageFile) else ()
 
 
-def _pixels(image: Image.Image, content: Content, notes: list[str]) -> npt.NDArray[np.uint8]:
+def _is_deep(mode: str, content: Content) -> bool:
+    """Whether the numbers are more than pixels of 8 bits."""
+    return mode.startswith("I") or mode == "F"
+
+
+def _deep(image: Image.Image, reading: Reading) -> Levels:
+    """16-bit grey, 32-bit integers and floats by the range that is known or given."""
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        values = values.astype(np.uint16)
+    try:
+        levels = as_levels(values, reading.value_range)
+    except NeedsRange as error:
+        raise NeedsRange(f"mode {image.mode}, {values.dtype}", error.low, error.high) from None
+    key = image.info.get("transparency")
+    if isinstance(key, int) and bool((values == key).any()):
+        levels.pixels[values == key] = reading.background
+        return dataclasses.replace(levels, notes=(*levels.notes, _composited(reading.background)))
+    return levels
+
+
+def _composited(background: int) -> str:
+    return f"with transparency composited on {'white' if background == 255 else f'grey {background}'}"
+
+
+def _pixels(image: Image.Image, background: int, notes: list[str]) -> npt.NDArray[np.uint8]:
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and content.format == "PPM"):
-        return _from_16_bits(image, notes)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _on_background(image, notes)
+        return _on_background(image, background, notes)
     if mode in ("L", "RGB"):
         return np.asarray(image)
     if mode == "1":
@@ -218,28 +311,15 @@ def _pixels(image: Image.Image, content: Content, notes: list[str]) -> npt.NDArr
     return np.asarray(image.convert("RGB"))
 
 
-def _from_16_bits(image: Image.Image, notes: list[str]) -> npt.NDArray[np.uint8]:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"mode {image.mode} with values {values.min()} to {values.max()}; allowed are 0 to 65535")
-    notes.append(SCALED)
-    scaled = ((values + 128) // 257).astype(np.uint8)
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        notes.append("with transparency composited on white")
-        scaled[values == key] = BACKGROUND
-    return scaled
-
-
-def _on_background(image: Image.Image, notes: list[str]) -> npt.NDArray[np.uint8]:
+def _on_background(image: Image.Image, background: int, notes: list[str]) -> npt.NDArray[np.uint8]:
     grey = image.mode in ("1", "L", "LA", "La")
     straight = image.convert("LA") if image.mode == "La" else image
     channels = np.asarray(straight.convert("RGBA"))
     alpha = channels[..., 3:].astype(np.uint32)
     colour = channels[..., :1] if grey else channels[..., :3]
     if alpha.min() < 255:
-        notes.append("with transparency composited on white")
-        colour = ((colour * alpha + BACKGROUND * (255 - alpha) + 127) // 255).astype(np.uint8)
+        notes.append(_composited(background))
+        colour = ((colour * alpha + background * (255 - alpha) + 127) // 255).astype(np.uint8)
     if grey:
         return colour[..., 0]
     return _grey_if_grey(colour) if image.mode in ("P", "PA") else colour

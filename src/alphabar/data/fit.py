@@ -1,67 +1,111 @@
-"""Images of other sizes brought to one square size: shorter side resized with Lanczos, then the centre cut out."""
+"""Images of other sizes brought to one: cut to it, or padded to it. Resizing is Lanczos; nothing is ever enlarged."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from alphabar.base.errors import ConfigError, DataError, printable
+from alphabar.base.errors import DataError, printable
+from alphabar.base.registry import Registry
 from alphabar.data.batch import Images
 from alphabar.data.memory import allocate
 
-__all__ = ["check_size", "common_size", "fit", "fit_all"]
+__all__ = ["FITS", "Fit", "common_size", "fit_all"]
 
 SIZES = (16, 32, 64, 128, 256)
+# so many images in a hundred may be too small for the size that is chosen for mixed sizes
+SMALL_PER_CENT = 1
+
+Pixels = npt.NDArray[np.uint8]
 
 
-def check_size(size: int | None) -> None:
-    """Raises :class:`ConfigError` unless ``size`` is None or at least 1."""
-    if size is not None and size < 1:
-        raise ConfigError(f"size = {size}: the side of the images in pixels must be at least 1")
+@dataclass(frozen=True)
+class Fit:
+    """A way to bring an image to a size.
 
-
-def common_size(shorter_sides: set[int]) -> int:
-    """The side for images of mixed sizes: their shorter side if all agree, else the largest of 16, 32, … 256 below.
-
-    16 where an image is smaller than that; it cannot be used with the others.
+    ``words`` say it in the plan; ``place`` takes uint8 [H, W] or [H, W, C], the wanted height and width and the
+    background. ``any_size`` says that images smaller than the wanted size are welcome.
     """
-    smallest = min(shorter_sides)
-    if len(shorter_sides) == 1:
-        return smallest
-    return max([SIZES[0], *(size for size in SIZES if size <= smallest)])
+
+    words: str
+    place: Callable[[Pixels, int, int, int], Pixels]
+    any_size: bool
+
+    def least(self, size: int) -> int:
+        """The shortest side that an image may have to be brought to ``size``."""
+        return 1 if self.any_size else size
 
 
-def fit(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """``pixels`` uint8 [H, W] or [H, W, 3] with both sides >= ``size``, as [size, size] or [size, size, 3]."""
-    height, width = pixels.shape[:2]
-    if (height, width) == (size, size):
+def _crop(pixels: Pixels, height: int, width: int, background: int) -> Pixels:
+    rows, columns = pixels.shape[:2]
+    if (rows, columns) == (height, width):
         return pixels
-    shorter = min(height, width)
-    if shorter != size:
-        new_width = size if width == shorter else max(size, round(width * size / shorter))
-        new_height = size if height == shorter else max(size, round(height * size / shorter))
-        pixels = np.asarray(Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.LANCZOS))
-        height, width = new_height, new_width
-    top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top : top + size, left : left + size]
+    scale = max(height / rows, width / columns)
+    pixels = _resized(pixels, max(height, round(rows * scale)), max(width, round(columns * scale)))
+    rows, columns = pixels.shape[:2]
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return pixels[top : top + height, left : left + width]
 
 
-def fit_all(images: Images, size: int | None) -> Images:
-    """``images`` at ``size`` x ``size``; unchanged for None; :class:`DataError` if they are smaller."""
+def _pad(pixels: Pixels, height: int, width: int, background: int) -> Pixels:
+    rows, columns = pixels.shape[:2]
+    scale = min(1.0, height / rows, width / columns)
+    pixels = _resized(pixels, max(1, round(rows * scale)), max(1, round(columns * scale)))
+    rows, columns = pixels.shape[:2]
+    placed = np.full((height, width, *pixels.shape[2:]), background, np.uint8)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    placed[top : top + rows, left : left + columns] = pixels
+    return placed
+
+
+FITS: Registry[Fit] = Registry(
+    "fits",
+    {
+        "crop": Fit("shorter side resized, centre cut out", _crop, any_size=False),
+        "pad": Fit("longer side resized where it is longer, the rest filled with the background", _pad, any_size=True),
+    },
+)
+
+
+def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    return np.dstack([_resized(np.ascontiguousarray(pixels[..., c]), height, width) for c in range(pixels.shape[2])])
+
+
+def common_size(shorter_sides: list[int]) -> int:
+    """The side for images of mixed sizes: their shorter side if all agree, else the largest of 16, 32, … 256 that all
+    but one in a hundred reach.
+
+    16 where more images are smaller than that; those cannot be used with the others.
+    """
+    ordered = sorted(shorter_sides)
+    if ordered[0] == ordered[-1]:
+        return ordered[0]
+    reached = ordered[len(ordered) * SMALL_PER_CENT // 100]
+    return max([SIZES[0], *(size for size in SIZES if size <= reached)])
+
+
+def fit_all(images: Images, size: int | None, fit: Fit, background: int) -> Images:
+    """``images`` at ``size`` x ``size``; unchanged for None; :class:`DataError` if they are too small to be cut."""
     channels, height, width = images.shape
     if size is None or (height, width) == (size, size):
         return images
-    if min(height, width) < size:
+    if min(height, width) < fit.least(size):
         raise DataError(
             f"{printable(images.name)}: the images are {height}x{width}, smaller than {size}x{size}; "
-            f"ask for a size of at most {min(height, width)}"
+            f"ask for a size of at most {min(height, width)}, or for data.fit=pad"
         )
     pixels = allocate((len(images), channels, size, size))
     for n in range(len(images)):
         for channel in range(channels):
-            pixels[n, channel] = fit(images.pixels[n, channel], size)
-    note = f"all images resized from {height}x{width} to {size}x{size}"
+            pixels[n, channel] = fit.place(images.pixels[n, channel], size, size, background)
+    note = f"all images brought from {height}x{width} to {size}x{size} ({fit.words})"
     return dataclasses.replace(images, pixels=pixels, notes=(*images.notes, note))

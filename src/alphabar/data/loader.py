@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from alphabar.base.errors import ConfigError, printable
+from alphabar.data.augment import AUGMENTATIONS
 from alphabar.data.batch import Batch, Images
-from alphabar.data.order import coin, permutation
+from alphabar.data.order import permutation
 
 __all__ = ["Loader", "indices"]
 
@@ -48,13 +49,17 @@ def indices(n: int, batch: int, seed: int, step: int) -> npt.NDArray[np.int64]:
 
 
 class Loader:
-    """Batches of ``images`` in an order given by ``seed``; with ``flip``, half of them mirrored left to right.
+    """Batches of ``images`` in an order given by ``seed``, changed by those of ``AUGMENTATIONS`` that are named.
+
+    ``flip`` is short for the one of that name.
 
     ``waited_seconds`` is how long the consumers of :meth:`steps` have waited for a batch so far. Raises
     :class:`ConfigError` for a batch below 1 or no images.
     """
 
-    def __init__(self, images: Images, batch: int, seed: int, *, flip: bool = False) -> None:
+    def __init__(
+        self, images: Images, batch: int, seed: int, *, flip: bool = False, augment: Sequence[str] = ()
+    ) -> None:
         if batch < 1:
             raise ConfigError(f"batch = {batch}: must be at least 1")
         if not len(images):
@@ -62,18 +67,16 @@ class Loader:
         self.images = images
         self.batch_size = batch
         self.seed = seed
-        self.flip = flip
+        self.augmentations = [AUGMENTATIONS[name] for name in dict.fromkeys([*(["flip"] if flip else []), *augment])]
         self.waited_seconds = 0.0
 
     def batch(self, step: int) -> Batch:
         """The batch of step ``step`` >= 0: ``x`` uint8 [B, C, H, W], ``y`` int64 [B] or None."""
         gathered = self.images.gather(indices(len(self.images), self.batch_size, self.seed, step))
-        if self.flip:
-            positions = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
-            mirrored = coin(positions, self.seed, "flip")
+        positions = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        for change in self.augmentations:
             # In numpy: torch's own threads, woken here, would fight with those of the training step for the cores.
-            pixels = gathered.x.numpy()
-            pixels[mirrored] = pixels[mirrored][..., ::-1]
+            change(gathered.x.numpy(), positions, self.seed)
         return gathered
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["coin", "key_of", "permutation"]
+__all__ = ["coin", "dice", "key_of", "permutation"]
 
 
 def key_of(*parts: int | str) -> int:
@@ -28,8 +28,18 @@ def permutation(n: int, *key: int | str) -> npt.NDArray[np.int64]:
 
 def coin(positions: npt.NDArray[np.int64], *key: int | str) -> npt.NDArray[np.bool_]:
     """A fair coin per position, bool of the same shape: the top bit of SplitMix64 at ``key`` + position."""
+    return np.asarray(_mixed(positions, *key) >> np.uint64(63), dtype=np.bool_)
+
+
+def dice(positions: npt.NDArray[np.int64], sides: int, *key: int | str) -> npt.NDArray[np.int64]:
+    """A number from 0 to ``sides`` - 1 per position, int64 of the same shape, from the top 32 bits of SplitMix64."""
+    top = _mixed(positions, *key) >> np.uint64(32)
+    return np.asarray((top * np.uint64(sides)) >> np.uint64(32), dtype=np.int64)
+
+
+def _mixed(positions: npt.NDArray[np.int64], *key: int | str) -> npt.NDArray[np.uint64]:
     start = np.uint64(key_of(*key))
     z = start + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((z ^ (z >> np.uint64(31))) >> np.uint64(63), dtype=np.bool_)
+    return z ^ (z >> np.uint64(31))

@@ -52,7 +52,7 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], Content], ...] = (
     (re.compile(rb"%PDF"), Content("", "PDF document, not an image")),
     (re.compile(rb"PK\x03\x04|PK\x05\x06"), Content("", "zip archive, not an image")),
     (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd"), Content("", "compressed file, not an image")),
-    (re.compile(rb"\x93NUMPY"), Content("", "NumPy array, not an image")),
+    (re.compile(rb"\x93NUMPY"), Content("NPY", "NumPy array")),
     (re.compile(rb"\x89HDF"), Content("", "HDF5 file, not an image")),
     (re.compile(rb"version https://git-lfs"), Content("", "Git LFS pointer; run git lfs pull")),
     (re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml.*)?(<!--.*)?<svg", re.S | re.I), Content("", "SVG, a vector format")),

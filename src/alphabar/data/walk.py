@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from alphabar.base.errors import DataError, printable
 from alphabar.data.sniff import IMAGE_SUFFIXES
 
-__all__ = ["Walk", "suffix", "walk"]
+__all__ = ["HIDDEN", "MAX_ENTRIES", "SPECIAL", "Walk", "is_junk", "suffix", "walk"]
 
 MAX_DEPTH = 32
 MAX_ENTRIES = 10_000_000
@@ -29,15 +29,27 @@ DEAD = "broken link or link out of the folder"
 
 @dataclass
 class Walk:
-    """Files as paths relative to the root; ``folders`` the first-level ones; ``bad`` (path, reason); what was left."""
+    """Files as paths relative to the root; ``folders`` the first-level ones; ``bad`` (path, reason); what was left.
+
+    ``stamps`` holds for every file what changes when its bytes do: its size and times, or a checksum. ``used`` names
+    files that are no images and yet not left out, such as tables of labels.
+    """
 
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
+    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
     _links: list[str] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _entries: int = 0
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or the litter of a system, and not looked at."""
+    return name.startswith(".") or name.lower() in JUNK
 
 
 def suffix(path: str) -> str:
@@ -87,7 +99,7 @@ def _sort_out(folder: str, entries: list[os.DirEntry[str]], found: Walk) -> list
     folders = []
     for entry in entries:
         path = os.path.join(folder, entry.name)
-        if entry.name.startswith(".") or entry.name.lower() in JUNK:
+        if is_junk(entry.name):
             found.ignored[HIDDEN] += 1
         elif entry.is_symlink():
             found._links.append(path)
@@ -136,6 +148,7 @@ def _add_file(path: str, status: os.stat_result, found: Walk) -> None:
         found.ignored[SPECIAL] += 1
     elif _first_visit(status, found):
         found.files.append(path)
+        found.stamps[path] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     else:
         found.ignored[REPEATED] += 1
 

@@ -6,7 +6,6 @@ A file here is safe to delete, and is used only when its bytes are those that we
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,26 +14,8 @@ import safetensors.torch
 from torch import Tensor
 
 from alphabar.base import storage
-from alphabar.base.errors import StorageError
 
-__all__ = ["cache_folder", "read_tensors", "write_tensors"]
-
-
-def cache_folder() -> Path:
-    """Where results are kept: ``$ALPHABAR_CACHE``, else ``alphabar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
-
-    Raises:
-        StorageError: if there is none of them.
-    """
-    chosen = os.environ.get("ALPHABAR_CACHE")
-    if chosen:
-        return Path(chosen)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alphabar"
-    except RuntimeError as error:
-        raise StorageError(
-            "cache: this user has no home folder; set ALPHABAR_CACHE to a folder to keep it in"
-        ) from error
+__all__ = ["read_tensors", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

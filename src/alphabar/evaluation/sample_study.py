@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.base.cache import cache_folder
 from alphabar.base.errors import ConfigError, DataError, printable
 from alphabar.base.rng import stream
 from alphabar.data.batch import Images
-from alphabar.evaluation.cache import cache_folder
 from alphabar.evaluation.copies import Copies, find_copies
 from alphabar.evaluation.features.base import FeatureNet, Features
 from alphabar.evaluation.pictures import enlarge, grid, write_png

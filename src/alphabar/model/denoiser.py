@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from alphabar.base.choice import choice
 from alphabar.base.errors import ConfigError
+from alphabar.base.pixels import Units
 from alphabar.base.registry import Registry
 from alphabar.base.tensors import Coef
 from alphabar.model.prediction import Eps, Prediction, Score
@@ -72,6 +73,7 @@ class Denoiser(nn.Module):
         shape: (C, H, W) of one image.
         time_input: which number the network is told for t.
         autocast: low precision inside the network only, e.g. ``torch.bfloat16``.
+        units: what the ends of the range mean where the data were not 8-bit pixels, else None.
 
     Raises:
         ConfigError: if the network is asked to predict ε or the score where ᾱ_T = 0, which says nothing about x_0.
@@ -88,6 +90,7 @@ class Denoiser(nn.Module):
         clip: Clip | float | None = 1.0,
         time_input: TimeInput | None = None,
         autocast: torch.dtype | None = None,
+        units: Units | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(schedule, Schedule):
@@ -100,6 +103,7 @@ class Denoiser(nn.Module):
         self.clip = Clip(clip) if isinstance(clip, int | float) else clip
         self.time_input = time_input if time_input is not None else Index()
         self.autocast = autocast
+        self.units = units
         if float(schedule.alpha_bar[-1]) == 0 and isinstance(self.prediction, Eps | Score):
             raise ConfigError(
                 f"prediction: {type(self.prediction).__name__} says nothing about x_0 where alpha_bar_T = 0; "

@@ -16,6 +16,7 @@ __all__ = ["for_length", "has_bf16", "recipe"]
 SMALLEST_SIDE = 4
 MOST_LEVELS = 6
 ATTEND_UP_TO = 16
+MOST_PADDING = 1.15
 
 
 def has_bf16() -> bool:
@@ -34,10 +35,23 @@ def for_length(steps: int, batch: int) -> dict[str, dict[str, int]]:
     }
 
 
+def _levels(height: int, width: int) -> list[tuple[int, int]]:
+    """The sides of the images at each resolution."""
+    sides = [(height, width)]
+    while len(sides) < MOST_LEVELS:
+        factor = 2 ** len(sides)
+        rows, columns = height + -height % factor, width + -width % factor
+        if min(rows, columns) // factor < SMALLEST_SIDE or rows * columns > MOST_PADDING * height * width:
+            break
+        sides.append((rows // factor, columns // factor))
+    return sides
+
+
 def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
     """Settings for ``count`` images of ``shape`` (C, H, W).
 
-    The network halves the image while both sides stay even and at least 4. It attends where a side has 16 pixels or
+    The network halves the image while both sides stay at least 4, and pads odd ones where that adds at most 15 % of
+    pixels. It attends where a side has 16 pixels or
     fewer, except in tiny images: there the bottleneck's attention is enough, and the time goes into more steps. A
     tenth of the images, at most 1,000, is held out.
 
@@ -48,11 +62,8 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
     if count < 1:
         raise ConfigError("data: no images to choose settings for")
     side = max(height, width)
-    sides = [(height, width)]
-    while (
-        len(sides) < MOST_LEVELS and min(sides[-1]) // 2 >= SMALLEST_SIDE and not (sides[-1][0] % 2 or sides[-1][1] % 2)
-    ):
-        sides.append((sides[-1][0] // 2, sides[-1][1] // 2))
+    sides = _levels(height, width)
+    factor = 2 ** (len(sides) - 1)
     multiples = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}[
         len(sides)
     ]
@@ -76,6 +87,7 @@ def recipe(shape: tuple[int, int, int], count: int) -> dict[str, Any]:
             "channel_dropout": False,
             "small_init": True,
             "total_time_steps": "none",
+            "pad_input": bool(height % factor or width % factor),
         },
         "objective": {"kind": "simple"},
         "times": {"kind": "uniform", "stratified": True},

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from alphabar.base.choice import choice
 from alphabar.base.errors import ConfigError, printable
+from alphabar.data.augment import AUGMENTATIONS
+from alphabar.data.reading import Reading
 from alphabar.model.denoiser import Clip, Index, TimeInput
 from alphabar.model.nn import UNetConfig
 from alphabar.model.prediction import Eps, Prediction
@@ -30,15 +32,35 @@ class DataConfig:
 
     Attributes:
         source: what ``alphabar train`` accepts: ``digits``, a folder, a file, or ``kind:path``.
-        size: the side to which images of other sizes are cropped and resized, or None to keep theirs.
+        size: the side of the square to which images of other sizes are brought, or None to keep or choose theirs.
+        fit: how they are brought there: ``crop`` (shorter side resized, centre cut out) or ``pad``.
+        pages: what files with several pages or frames make: ``first``, ``images`` or ``channels``.
+        value_range: the stored values that are black and white, for files of more than 8 bits.
+        background: the grey level behind transparency and around padded images.
         flip: whether to mirror half of the images, chosen per (seed, epoch, image).
+        augment: further changes, chosen in the same way: ``flip_vertical``, ``rotate`` (by 90 degrees), ``shift``.
         held_out: how many images are kept from training, for the held-out loss and the bound.
     """
 
     source: str = "digits"
     size: Annotated[int, Field(ge=2, le=65536)] | None = None
+    fit: str = "crop"
+    pages: str = "first"
+    value_range: tuple[float, float] | None = None
+    background: Annotated[int, Field(ge=0, le=255)] = 255
     flip: bool = False
+    augment: tuple[str, ...] = ()
     held_out: Annotated[int, Field(ge=0, le=10**9)] = 0
+
+    def __post_init__(self) -> None:
+        """Check what reading and augmentation need."""
+        self.reading()
+        for name in self.augment:
+            AUGMENTATIONS[name]
+
+    def reading(self) -> Reading:
+        """The part of the settings that says how files become images."""
+        return Reading(self.size, self.fit, self.pages, self.value_range, self.background)
 
 
 @choice

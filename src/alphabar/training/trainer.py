@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from alphabar.base.chunks import Chunks, asked_for, is_out_of_memory
 from alphabar.base.errors import CheckpointError, ConfigError, DataError, Diverged, OutOfMemory
-from alphabar.base.pixels import to_model_range
+from alphabar.base.pixels import Units, to_model_range
 from alphabar.base.rng import derive, stream
 from alphabar.base.tensors import scale
 from alphabar.data.batch import Batch, Images, split
@@ -93,7 +93,7 @@ class Run:
     lr_scale: float = 1.0
 
 
-def new_denoiser(config: RunConfig, shape: tuple[int, int, int]) -> Denoiser:
+def new_denoiser(config: RunConfig, shape: tuple[int, int, int], units: Units | None = None) -> Denoiser:
     """A denoiser with fresh weights, a pure function of ``config`` and its seed.
 
     Raises:
@@ -115,6 +115,7 @@ def new_denoiser(config: RunConfig, shape: tuple[int, int, int]) -> Denoiser:
         time_input=config.time_input,
         clip=config.clip,
         autocast=torch.bfloat16 if config.run.precision == "bf16" else None,
+        units=units,
     )
 
 
@@ -126,14 +127,14 @@ def build(config: RunConfig, images: Images | None = None, device: str | torch.d
         ConfigError: if they do not fit the network.
     """
     if images is None:
-        images = open_source(config.data.source, config.data.size)
+        images = open_source(config.data.source, config.data.reading())
     if config.net.num_classes and (images.labels is None or len(images.class_names) > config.net.num_classes):
         raise ConfigError(
             f"net.num_classes: got {config.net.num_classes}, the images have {len(images.class_names)} classes"
         )
     train, held_out = split(images, config.seed, config.data.held_out)
     where = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    denoiser = new_denoiser(config, images.shape).to(where)
+    denoiser = new_denoiser(config, images.shape, images.units).to(where)
     return Run(
         config=config,
         images=train,
@@ -141,7 +142,7 @@ def build(config: RunConfig, images: Images | None = None, device: str | torch.d
         denoiser=denoiser,
         ema=Ema(denoiser, config.ema, config.run.batch),
         optimizer=build_optimizer(denoiser, config.optim),
-        loader=Loader(train, config.run.batch, config.seed, flip=config.data.flip),
+        loader=Loader(train, config.run.batch, config.seed, flip=config.data.flip, augment=config.data.augment),
         chain=Chain.full(denoiser.schedule),
         device=where,
     )

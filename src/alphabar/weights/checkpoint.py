@@ -27,6 +27,7 @@ from torch import Tensor
 from alphabar.base import storage
 from alphabar.base.choice import choose, describe, from_table, to_table
 from alphabar.base.errors import CheckpointError, KeyMismatch, NewerFormat, StorageError, UnknownFormat, printable
+from alphabar.base.pixels import Units
 from alphabar.base.version import __version__
 from alphabar.model.denoiser import TIME_INPUTS, Clip, Denoiser
 from alphabar.model.network import unet
@@ -77,6 +78,7 @@ def describe_model(denoiser: Denoiser) -> dict[str, Any]:
         "time_input": describe(TIME_INPUTS, denoiser.time_input),
         "clip": None if denoiser.clip is None else denoiser.clip.limit,
         "autocast": None if denoiser.autocast is None else str(denoiser.autocast).removeprefix("torch."),
+        "units": None if denoiser.units is None else dataclasses.asdict(denoiser.units),
     }
 
 
@@ -134,6 +136,7 @@ def build_model(model: Mapping[str, Any], tensors: Mapping[str, Tensor], where: 
             time_input=choose(TIME_INPUTS, model["time_input"], "time_input"),
             clip=None if model["clip"] is None else Clip(model["clip"]),
             autocast=dtype,
+            units=None if model.get("units") is None else Units(**model["units"]),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{where}: not a model description of alphabar ({printable(error)})") from error

@@ -7,23 +7,23 @@ memory is asked for.
 from __future__ import annotations
 
 import math
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib import format as npy
 
 from alphabar.base.errors import DataError, printable
 from alphabar.data.batch import Images
+from alphabar.data.npy_image import npy_header
+from alphabar.data.reading import Reading
 from alphabar.data.sniff import sniff
-from alphabar.data.sources.layout import arrange, check_labels
-from alphabar.data.sources.paths import PARTS, file_head, reason, spec_of, split_part, stem
+from alphabar.data.sources.layout import arrange_values, check_labels
+from alphabar.data.sources.paths import file_head, split_part
+from alphabar.data.text import PARTS, reason, spec_of, stem
 
-__all__ = ["open_npy", "open_npz"]
+__all__ = ["is_npz", "open_npy", "open_npz"]
 
 # (images, labels) by part; the first pair whose images are present is taken.
 NAMED: dict[str, tuple[tuple[str, str], ...]] = {
@@ -49,7 +49,7 @@ def _damage(complaint: str) -> Iterator[None]:
         raise DataError(f"{complaint} ({printable(reason(error))}); copy it again") from error
 
 
-def open_npy(path: str, size: int | None = None) -> Images:
+def open_npy(path: str, reading: Reading | None = None) -> Images:
     """The images in an .npy file: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; no labels.
 
     Raises :class:`DataError` for a missing or damaged file, another dtype, and another or an ambiguous shape.
@@ -60,14 +60,28 @@ def open_npy(path: str, size: int | None = None) -> Images:
         raise DataError(f"{what}: {sniff(head).words}; an .npy file was expected")
     with _damage(f"{what}: damaged or truncated .npy file"):
         with open(path, "rb") as file:
-            shape, _, dtype = _header(file)
+            shape, _, dtype = npy_header(file)
         if dtype.hasobject:
             raise DataError(f"{what}: holds pickled Python objects, which are never loaded; save a uint8 array")
         array = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
-    return Images(arrange(array, what), None, (), stem(path), spec_of("npy", path))
+    pixels, units = arrange_values(array, what, None if reading is None else reading.value_range)
+    return Images(pixels, None, (), stem(path), spec_of("npy", path), reduced=units is not None, units=units)
 
 
-def open_npz(path: str, size: int | None = None) -> Images:
+def is_npz(path: str) -> bool:
+    """Whether a zip file holds arrays by the names that data sets use, or is called ``.npz``."""
+    if path.lower().endswith(".npz"):
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+    known = {*PLAIN, *(images for pairs in NAMED.values() for images, _ in pairs)}
+    return any(f"{name}.npy" in names for name in known)
+
+
+def open_npz(path: str, reading: Reading | None = None) -> Images:
     """The images in an .npz file, with labels if it has them; ``path#test`` is the test part of one that has two.
 
     Images are named train_images, x_train, images, x, data or arr_0, labels train_labels, y_train, labels, y or
@@ -86,14 +100,16 @@ def open_npz(path: str, size: int | None = None) -> Images:
             images = _member(archive, members[images_key], what)
             labels = _member(archive, members[labels_key], what) if labels_key else None
             relatives = [_member(archive, members[key], what) for key in _other_parts(members, labels_key)]
-    pixels = arrange(images, f"{what}: {printable(images_key)}")
+    value_range = None if reading is None else reading.value_range
+    pixels, units = arrange_values(images, f"{what}: {printable(images_key)}", value_range)
     name = stem(file) + ("" if part == PARTS[0] else f" {part}")
     if labels is None:
-        return Images(pixels, None, (), name, spec_of("npz", file, part))
+        return Images(pixels, None, (), name, spec_of("npz", file, part), reduced=units is not None, units=units)
     numbers = check_labels(labels, len(pixels), f"{what}: {printable(labels_key)}")
     top = max(int(each.max()) for each in (numbers, *(check_labels(r, len(r), what) for r in relatives if len(r))))
     class_names = tuple(str(number) for number in range(top + 1))
-    return Images(pixels, numbers, class_names, name, spec_of("npz", file, part))
+    spec = spec_of("npz", file, part)
+    return Images(pixels, numbers, class_names, name, spec, reduced=units is not None, units=units)
 
 
 def _keys(members: dict[str, str], part: str, what: str) -> tuple[str, str]:
@@ -125,24 +141,12 @@ def _other_parts(members: dict[str, str], labels: str) -> list[str]:
     return [key for pair in pairs if labels in pair for key in pair - {labels} if key in members]
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """(shape, Fortran order, dtype); leaves ``file`` at the first value."""
-    version = npy.read_magic(file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # headers written by Python 2 are fine
-        if version == (1, 0):
-            return npy.read_array_header_1_0(file)
-        if version == (2, 0):
-            return npy.read_array_header_2_0(file)
-    raise ValueError(f"format version {version}")
-
-
 def _member(archive: zipfile.ZipFile, name: str, what: str) -> Array:
     info = archive.getinfo(name)
     if info.flag_bits & 1:
         raise DataError(f"{what}: is encrypted; save it without a password")
     with archive.open(info) as file:
-        shape, fortran, dtype = _header(file)
+        shape, fortran, dtype = npy_header(file)
         if dtype.hasobject:
             raise DataError(f"{what}: {printable(name)} holds pickled objects, which are never loaded; save numbers")
         expected = math.prod(shape) * dtype.itemsize

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from alphabar.base.errors import DataError, printable
 from alphabar.data.batch import Images
-from alphabar.data.sources.paths import PARTS, count, reason, regular_file, spec_of, split_part
+from alphabar.data.reading import Reading
+from alphabar.data.sources.paths import regular_file, split_part
+from alphabar.data.text import PARTS, count, reason, spec_of
 
 __all__ = ["CLASS_NAMES", "is_cifar10", "open_cifar10"]
 
@@ -37,7 +39,7 @@ def is_cifar10(folder: str) -> bool:
     return any(_batch_folder(folder, part) is not None for part in PARTS)
 
 
-def open_cifar10(path: str, size: int | None = None) -> Images:
+def open_cifar10(path: str, reading: Reading | None = None) -> Images:
     """uint8 [50000, 3, 32, 32] and ten classes from the folder of the train batches; ``path#test`` is the test batch.
 
     Raises :class:`DataError` for a missing or damaged batch and for a pickle that asks for anything but arrays.

@@ -13,11 +13,12 @@ import numpy as np
 
 from alphabar.base.errors import DataError, printable
 from alphabar.data.batch import Images
+from alphabar.data.reading import Reading
 
 __all__ = ["open_digits"]
 
 
-def open_digits(path: str, size: int | None = None) -> Images:
+def open_digits(path: str, reading: Reading | None = None) -> Images:
     """uint8 [1797, 1, 8, 8] with classes '0' to '9'. ``path`` must be empty, else :class:`DataError`."""
     if path:
         raise DataError(f"digits:{printable(path)}: the digits come with the package; write digits alone")

@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from alphabar.base.errors import DataError, printable
 from alphabar.data.batch import Images
+from alphabar.data.reading import Reading
 from alphabar.data.sniff import sniff
 from alphabar.data.sources.layout import arrange, check_labels
-from alphabar.data.sources.paths import exists, file_head, reason, regular_file, spec_of, stem
+from alphabar.data.sources.paths import exists, file_head, regular_file
+from alphabar.data.text import reason, spec_of, stem
 
 __all__ = ["is_idx", "open_idx"]
 
@@ -42,7 +44,7 @@ def is_idx(path: str) -> bool:
     return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in TYPES and 1 <= head[3] <= 4
 
 
-def open_idx(path: str, size: int | None = None) -> Images:
+def open_idx(path: str, reading: Reading | None = None) -> Images:
     """uint8 [N, 1, H, W] from an IDX file of images, with the labels of the file beside it if there is one.
 
     ``train-images-idx3-ubyte[.gz]`` goes with ``train-labels-idx1-ubyte[.gz]``. Raises :class:`DataError` for a

@@ -1,4 +1,4 @@
-"""What the sources share in reading paths: the part after ``#``, the absolute spec, and one line per failure."""
+"""What the sources share in reading paths: what is there, and the part after ``#``."""
 
 from __future__ import annotations
 
@@ -8,26 +8,9 @@ import stat
 from alphabar.base.errors import DataError, printable
 from alphabar.base.registry import nearest
 from alphabar.data.sniff import HEAD_BYTES
+from alphabar.data.text import PARTS, reason
 
-__all__ = ["PARTS", "count", "exists", "file_head", "reason", "regular_file", "spec_of", "split_part", "stem"]
-
-PARTS = ("train", "test")
-
-
-def count(n: int, noun: str, plural: str = "") -> str:
-    """``1 image``, ``3 images``."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def stem(path: str) -> str:
-    """The last component of ``path`` without extensions, printable: ``/data/mnist.npz`` is ``mnist``."""
-    base = os.path.basename(os.path.abspath(path))
-    return printable(base.split(".")[0] or base or "images")
-
-
-def spec_of(kind: str, path: str, part: str = "train") -> str:
-    """The SOURCE text that opens ``path`` again from any working directory."""
-    return f"{kind}:{os.path.abspath(path)}" + ("" if part == PARTS[0] else f"#{part}")
+__all__ = ["exists", "file_head", "regular_file", "split_part"]
 
 
 def split_part(path: str) -> tuple[str, str]:
@@ -73,8 +56,3 @@ def file_head(path: str) -> bytes:
             return file.read(HEAD_BYTES)
     except OSError as error:
         raise DataError(f"{printable(path)}: {reason(error)}; check the path") from error
-
-
-def reason(error: Exception) -> str:
-    """What the system says about a failed file operation, in a few words."""
-    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split()) or "unreadable"

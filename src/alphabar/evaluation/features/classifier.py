@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alphabar.base import storage
+from alphabar.base.cache import cache_folder
 from alphabar.base.errors import CheckpointError, ConfigError, DataError, printable
 from alphabar.base.rng import derive, stream
 from alphabar.data.batch import Images, split
-from alphabar.evaluation.cache import cache_folder
 from alphabar.evaluation.features.base import Features
 from alphabar.weights.checkpoint import load_weights
 from alphabar.weights.foreign import read_state

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alphabar.base.cache import cache_folder
 from alphabar.base.errors import CheckpointError, ConfigError, DataError, printable
-from alphabar.evaluation.cache import cache_folder
 from alphabar.evaluation.features.base import Features
 from alphabar.weights.checkpoint import load_weights
 from alphabar.weights.foreign import read_state
@@ -290,7 +290,7 @@ def open_inception(path: Path | None = None) -> Inception:
         path: a file that :func:`~alphabar.weights.foreign.read_state` reads and that has the parameters of
             :class:`InceptionV3`. Counters ``*.num_batches_tracked`` may be missing, an auxiliary classifier
             ``AuxLogits.*`` may be there; neither is used. None is ``inception/pt_inception-2015-12-05-6726825d.pth`` in
-            :func:`~alphabar.evaluation.cache.cache_folder`, which must be the published file to the last bit.
+            :func:`~alphabar.base.cache.cache_folder`, which must be the published file to the last bit.
 
     Raises:
         ConfigError: if there is no file in the cache folder; nothing is ever downloaded.

@@ -48,6 +48,8 @@ class UNetConfig:
         channel_dropout: drop whole channels (the review) or single values (the paper).
         asymmetric_padding: see :class:`~alphabar.model.nn.blocks.DownSample`.
         small_init: Ho et al.'s initialisation instead of torch's.
+        pad_input: pad images whose sides are no multiples of the down-sampling with zeros, as every convolution does at
+            its borders, and cut the output back. Without it such sizes are refused.
     """
 
     input_channels: Count = 3
@@ -66,6 +68,7 @@ class UNetConfig:
     channel_dropout: bool = True
     asymmetric_padding: bool = False
     small_init: bool = False
+    pad_input: bool = False
 
     def __post_init__(self) -> None:
         """Check that the fields fit each other."""
@@ -96,12 +99,16 @@ class UNetConfig:
     def check_size(self, height: int, width: int) -> None:
         """Raise ConfigError unless images of this size pass down and up unchanged."""
         factor = self.down_sampling
-        if height % factor or width % factor:
+        if not self.pad_input and (height % factor or width % factor):
             raise ConfigError(
                 f"image size {height}x{width} is not divisible by {factor}, the down-sampling of "
-                f"{len(self.base_channels_multiples)} resolutions; resize or pad the images, or give fewer "
-                "base_channels_multiples"
+                f"{len(self.base_channels_multiples)} resolutions; set net.pad_input=true, resize the images, or "
+                "give fewer base_channels_multiples"
             )
+
+    def padded(self, side: int) -> int:
+        """The side that the network works at for an image's ``side``."""
+        return side + -side % self.down_sampling
 
 
 CIFAR10 = UNetConfig(
@@ -154,6 +161,7 @@ class UNet(nn.Module):
         channel_dropout: bool = UNetConfig.channel_dropout,
         asymmetric_padding: bool = UNetConfig.asymmetric_padding,
         small_init: bool = UNetConfig.small_init,
+        pad_input: bool = UNetConfig.pad_input,
     ) -> None:
         super().__init__()
         self.config = UNetConfig(
@@ -173,6 +181,7 @@ class UNet(nn.Module):
             channel_dropout=channel_dropout,
             asymmetric_padding=asymmetric_padding,
             small_init=small_init,
+            pad_input=pad_input,
         )
         time_emb_dims_exp = base_channels * time_multiple
 
@@ -224,7 +233,10 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """``x`` [B, input_channels, H, W], ``t`` int64 [B] counted from 0, labels ``y`` int64 [B]."""
-        self.config.check_size(x.shape[2], x.shape[3])
+        height, width = x.shape[2:]
+        self.config.check_size(height, width)
+        if self.config.pad_input:
+            x = nn.functional.pad(x, (0, self.config.padded(width) - width, 0, self.config.padded(height) - height))
         embedding = self.time_embeddings(t)
         if self.config.num_classes:
             if y is None:
@@ -245,4 +257,4 @@ class UNet(nn.Module):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = layer(h, embedding)
         out: Tensor = self.final(h)
-        return out
+        return out[..., :height, :width]
