@@ -1,0 +1,226 @@
+"""Why do samples of images with few hues get a tint? ``make campaign`` runs it; about 40 minutes of one core.
+
+    python scripts/colour_drift.py [--runs FOLDER] [--seeds 0 1] [--steps 800] [--minutes 6]
+
+Small networks are trained on textures of one hue that this script makes. Factors: what is predicted and minimised, the
+batch, the half-life of the EMA (and none), the number of steps, decay of the rate, the number of sampling steps, the
+hue. The measure is the mean of each channel over samples, minus that of the training images, in 1/255, with its standard
+error. At the end the recipe that ``alphabar train`` chooses is measured the same way. Finished cells are kept in FOLDER;
+results go to ``docs/results/colour_drift.*`` and ``docs/images/colour_drift.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from results import RESULTS, write
+from torch import Tensor
+
+import alphabar as ab
+from alphabar.base.pixels import to_model_range
+from alphabar.base.tensors import scale
+from alphabar.cli.main import main as alphabar
+from alphabar.data.batch import Images
+from alphabar.model.denoiser import Denoiser
+from alphabar.model.nn import UNetConfig
+from alphabar.model.prediction import PREDICTIONS
+from alphabar.model.variance import FixedSmall, LearnedRange
+
+from alphabar.process.equations import q_sample
+from alphabar.process.schedules import Linear
+from alphabar.training import trainer
+from alphabar.training.config import DataConfig, RunConfig, RunSettings
+from alphabar.training.ema import Ema, EmaConfig
+from alphabar.training.objectives import Hybrid, Simple
+from alphabar.training.optim import OptimConfig
+
+SIDE = 16
+IMAGES = 1000
+SAMPLES = 200
+CHAIN = 50
+# optical densities of two stains, as in histology: what each absorbs of red, green and blue
+STAINS = np.array([[0.07, 0.99, 0.11], [0.65, 0.70, 0.29]])
+HUES = {"pink": (0, 1, 2), "green": (1, 0, 2)}
+TIMES = (1, 50, 150, 300, 450, 600, 700, 800, 900, 1000)
+
+
+def textures(hue: str, n: int = IMAGES, side: int = SIDE, seed: int = 0) -> np.ndarray:
+    """Pink tissue, or the same in green: uint8 [n, side, side, 3], Beer's law on two smooth stains."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.standard_normal((n, 2, 5, 5))
+    places = np.linspace(0, 4, side)
+    low = np.minimum(places.astype(int), 3)
+    part = places - low
+    rows = coarse[:, :, low] * (1 - part)[:, None] + coarse[:, :, low + 1] * part[:, None]
+    smooth = rows[..., low] * (1 - part) + rows[..., low + 1] * part
+    strength = 1 + 0.08 * rng.standard_normal((n, 1, 1))
+    eosin = (0.35 + 0.12 * smooth[:, 0]).clip(0.05) * strength
+    nuclei = 0.5 * np.maximum(smooth[:, 1] - 0.4, 0) * strength
+    density = eosin[..., None] * STAINS[0] + nuclei[..., None] * STAINS[1]
+    pixels = 245 * np.exp(-density) + rng.normal(0, 1.5, density.shape)
+    return pixels[..., HUES[hue]].round().clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training."""
+
+    goal: str
+    batch: int
+    seed: int
+    rate: str = "constant"
+    hue: str = "pink"
+    chains: tuple[int, ...] = (CHAIN,)
+
+    @property
+    def name(self) -> str:
+        return f"{self.goal}-{self.batch}-{self.rate}-{self.hue}-{self.seed}"
+
+
+def config(arm: Arm, steps: int) -> RunConfig:
+    hybrid = arm.goal == "hybrid"
+    network = UNetConfig(
+        input_channels=3,
+        output_channels=6 if hybrid else 3,
+        num_res_blocks=1,
+        base_channels=8,
+        base_channels_multiples=(1, 2),
+        apply_attention=(False, False),
+        dropout_rate=0.0,
+        attention_heads=1,
+        norm_groups=4,
+        channel_dropout=False,
+        small_init=True,
+        total_time_steps=None,
+    )
+    return RunConfig(
+        seed=arm.seed,
+        data=DataConfig(source="textures", held_out=200),
+        schedule=Linear(),
+        prediction=PREDICTIONS["eps" if hybrid else arm.goal](),
+        variance=LearnedRange() if hybrid else FixedSmall(),
+        objective=Hybrid() if hybrid else Simple(),
+        net=network,
+        optim=OptimConfig(optimizer="adamw", lr=1e-3, rate=arm.rate, warmup_steps=steps // 20),
+        ema=EmaConfig(halflife_images=steps * arm.batch // 20),
+        run=RunSettings(steps=steps, batch=arm.batch),
+    )
+
+
+def drift(samples: Tensor, data: Tensor) -> dict[str, Any]:
+    """Means of the channels of ``samples`` minus those of ``data``, standard errors and ratio of the deviations."""
+    means = samples.double().mean((2, 3))
+    return {
+        "drift": (means.mean(0) - data.double().mean((0, 2, 3))).tolist(),
+        "error": (means.std(0) / len(means) ** 0.5).tolist(),
+        "deviation_ratio": (samples.double().std((0, 2, 3)) / data.double().std((0, 2, 3))).tolist(),
+    }
+
+
+def sampled(denoiser: Denoiser, steps: int) -> Tensor:
+    chain = ab.Chain.spaced(denoiser.schedule, steps)
+    return ab.generate(denoiser, ab.samplers.Ancestral(), chain, seeds=range(SAMPLES), batch=100)
+
+
+@torch.no_grad()
+def guesses(denoiser: Denoiser, held_out: Tensor) -> list[list[float]]:
+    """How far the mean of x̂_0 lies from that of x_0, per time and channel, in 1/255, from images it never saw."""
+    x0, chain = to_model_range(held_out), ab.Chain.full(denoiser.schedule)
+    eps = ab.stream(0, "guesses").randn_like(x0)
+    found = []
+    for t in TIMES:
+        tr = chain.at(torch.full((len(x0),), t))
+        x0_raw = denoiser(q_sample(x0, eps, tr.abar_t), tr).x0_raw
+        found.append(((x0_raw - x0).double().mean((0, 2, 3)) * 127.5).tolist())
+    return found
+
+
+def train(arm: Arm, steps: int) -> dict[str, Any]:
+    """Train once; sample from raw weights and from two averages at a quarter and at the end."""
+    pixels = textures(arm.hue).transpose(0, 3, 1, 2)
+    run = trainer.build(config(arm, steps), Images(pixels.copy(), None, (), "textures", "textures"), device="cpu")
+    slow = Ema(run.denoiser, replace(run.config.ema, halflife_images=3 * steps * arm.batch // 10), arm.batch)
+    data = torch.from_numpy(np.array(run.images.pixels))
+    cells: list[dict[str, Any]] = []
+    for m in trainer.fit(run):
+        slow.update(run.denoiser, m.step)
+        if m.step not in (steps // 4, steps):
+            continue
+        weights: dict[str, Callable[[], Denoiser]] = {"raw": lambda: run.denoiser, "ema 5 %": lambda: run.ema.denoiser}
+        if m.step == steps:
+            weights["ema 30 %"] = lambda: slow.denoiser
+        for name, chosen in weights.items():
+            for chain in arm.chains if (m.step, name) == (steps, "ema 5 %") else (CHAIN,):
+                found = drift(sampled(chosen(), chain), data)
+                cells.append({"step": m.step, "weights": name, "chain": chain, **found})
+    held_out = torch.from_numpy(np.array(run.held_out.pixels))
+    return {
+        **arm.__dict__,
+        "cells": cells,
+        "guesses": guesses(run.ema.denoiser, held_out),
+        "held_out_loss": trainer.held_out_loss(run),
+        "unseen images": drift(held_out, data),
+    }
+
+
+def default_recipe(folder: Path, hue: str, minutes: float) -> dict[str, Any]:
+    """``alphabar train`` on 8×8 textures with nothing chosen but the time, and 1,000 samples by the default sampler."""
+    file, run = folder / f"{hue}.npz", folder / f"default-{hue}"
+    np.savez(file, images=textures(hue, side=8))
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert alphabar(["train", str(file), "--out", str(run), "--minutes", str(minutes)]) == 0
+        assert alphabar(["sample", str(run), "-n", "1000", "--out", str(run / "samples" / "colour")]) == 0
+    images = ab.open_source(str(file))
+    manifest = json.loads((run / "samples" / "colour" / "manifest.json").read_text())
+    denoiser = ab.load(run)
+    chain = ab.Chain(denoiser.schedule, tuple(manifest["times"]))
+    samples = ab.generate(denoiser, ab.samplers.Ancestral(), chain, seeds=manifest["seeds"])
+    last = json.loads((run / "run.json").read_text())
+    return {"hue": hue, "steps": last["step"], **drift(samples, torch.from_numpy(np.array(images.pixels)))}
+
+
+def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` found, from ``file`` if it was made before."""
+    if not file.exists():
+        print(file.stem, flush=True)
+        found = make()
+        file.with_suffix(".part").write_text(json.dumps(found))
+        file.with_suffix(".part").rename(file)
+    return json.loads(file.read_text())
+
+
+def arms(seeds: list[int]) -> list[Arm]:
+    """Full factorial of goal, batch and seed; beside it decay of the rate, long chains and the other hue."""
+    found = []
+    for seed in seeds:
+        for goal in ("eps", "x0", "v", "hybrid"):
+            found.append(Arm(goal, 32, seed, chains=(CHAIN, 100, 1000) if goal == "eps" else (CHAIN,)))
+            found.append(Arm(goal, 8, seed))
+        found.append(Arm("eps", 32, seed, rate="cosine"))
+    return [*found, Arm("eps", 32, 0, hue="green"), Arm("v", 32, 0, hue="green")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/colour-drift"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--minutes", type=float, default=6)
+    arguments = parser.parse_args()
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    runs = [kept(arguments.runs / f"{arm.name}.json", lambda a=arm: train(a, arguments.steps)) for arm in arms(arguments.seeds)]
+    print(len(runs), write, RESULTS, scale)
+
+
+if __name__ == "__main__":
+    main()

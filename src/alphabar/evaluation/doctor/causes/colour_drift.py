@@ -1,0 +1,55 @@
+"""Samples that are tinted, too bright or too dark, too flat or too contrasty, beyond what chance explains."""
+
+from __future__ import annotations
+
+from alphabar.evaluation.doctor.evidence import Evidence
+from alphabar.evaluation.doctor.finding import Finding
+from alphabar.evaluation.doctor.pixel_facts import Measured, PixelFacts
+
+__all__ = ["SURE", "VISIBLE", "colour_drift", "drifts"]
+
+SURE = 3.0
+VISIBLE = 2.0  # levels of 255: what a side by side comparison shows on flat colour
+CONTRAST = 0.1
+NAMES = {1: ("brightness",), 3: ("red", "green", "blue")}
+
+
+def drifts(samples: PixelFacts, real: PixelFacts) -> list[tuple[str, float, float]]:
+    """(channel, levels by which the mean is off, standard errors of that) of every channel."""
+    names = NAMES.get(real.shape[0], tuple(f"channel {i}" for i in range(real.shape[0])))
+    return [
+        (name, ours.value - theirs.value, ours.beyond(theirs))
+        for name, ours, theirs in zip(names, samples.mean, real.mean, strict=True)
+    ]
+
+
+def colour_drift(evidence: Evidence) -> Finding | None:
+    """Compare mean and deviation of each channel of the fresh samples with those of the training images."""
+    fresh, real = evidence.fresh, evidence.real
+    if fresh is None or real is None or fresh.facts.shape[0] != real.shape[0]:
+        return None
+    off = [(n, gap, z) for n, gap, z in drifts(fresh.facts, real) if abs(gap) > VISIBLE and abs(z) > SURE]
+    flat = [
+        (ours, theirs)
+        for ours, theirs in zip(fresh.facts.deviation, real.deviation, strict=True)
+        if abs(ours.beyond(theirs)) > SURE and abs(ours.value / theirs.value - 1) > CONTRAST and theirs.value > 0
+    ]
+    if not off and not flat:
+        return None
+    numbers = [f"{n}: mean off by {gap:+.1f} of 255, {abs(z):.0f} standard errors" for n, gap, z in off]
+    numbers += [_contrast(ours, theirs) for ours, theirs in flat[:1]]
+    worst = max((abs(gap) for _, gap, _ in off), default=0.0)
+    tinted = real.shape[0] == 3 and bool(off)
+    return Finding(
+        "colour-drift",
+        f"samples are {'tinted' if tinted else 'of another brightness or contrast'} (colour drift)",
+        min(0.69, 0.5 + worst / 50 + 0.05 * len(flat) / len(real.deviation)),
+        (f"{fresh.facts.n} fresh samples against {real.n:,} images", *numbers),
+        "the colour is decided where t is large: train on L_simple with more steps, a decaying rate and larger batches "
+        f"(docs/colour-drift.md): {evidence.again} objective.kind=simple optim.rate=cosine",
+    )
+
+
+def _contrast(ours: Measured, theirs: Measured) -> str:
+    gap = ours.value / theirs.value - 1
+    return f"deviation of the pixels {100 * gap:+.0f} %, {abs(ours.beyond(theirs)):.0f} standard errors"
