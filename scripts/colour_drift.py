@@ -2,11 +2,11 @@
 
     python scripts/colour_drift.py [--runs FOLDER] [--seeds 0 1] [--steps 800] [--minutes 6]
 
-Small networks are trained on textures of one hue that this script makes. Factors: what is predicted and minimised, the
-batch, the half-life of the EMA (and none), the number of steps, decay of the rate, the number of sampling steps, the
-hue. The measure is the mean of each channel over samples, minus that of the training images, in 1/255, with its standard
-error. At the end the recipe that ``alphabar train`` chooses is measured the same way. Finished cells are kept in FOLDER;
-results go to ``docs/results/colour_drift.*`` and ``docs/images/colour_drift.png``.
+Small networks are trained on textures of one hue that this script makes. Factors: what is predicted and minimised,
+the batch, the half-life of the EMA (and none), the number of steps, decay of the rate, the number of sampling steps,
+the hue. The measure is the mean of each channel over samples, minus that of the training images, in 1/255, with its
+standard error. At the end the recipe that ``alphabar train`` chooses is measured the same way. Finished cells are kept
+in FOLDER; results go to ``docs/results/colour_drift.*`` and ``docs/images/colour_drift.png``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from alphabar.model.denoiser import Denoiser
 from alphabar.model.nn import UNetConfig
 from alphabar.model.prediction import PREDICTIONS
 from alphabar.model.variance import FixedSmall, LearnedRange
-
 from alphabar.process.equations import q_sample
 from alphabar.process.schedules import Linear
 from alphabar.training import trainer
@@ -218,7 +217,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    runs = [kept(arguments.runs / f"{arm.name}.json", lambda a=arm: train(a, arguments.steps)) for arm in arms(arguments.seeds)]
+    runs = [
+        kept(arguments.runs / f"{arm.name}.json", lambda a=arm: train(a, arguments.steps))
+        for arm in arms(arguments.seeds)
+    ]
     print(len(runs), write, RESULTS, scale)
 
 

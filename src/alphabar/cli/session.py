@@ -17,6 +17,9 @@ from alphabar.base.errors import AlphabarError, CheckpointError, Diverged, Stopp
 from alphabar.cli.console import Bar, progress, say
 from alphabar.cli.sample import class_labels
 from alphabar.data.batch import Images
+from alphabar.evaluation.doctor.history import History
+from alphabar.evaluation.doctor.pixel_facts import PixelFacts, some_of
+from alphabar.evaluation.doctor.watch import Watch
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.process.chain import Chain
 from alphabar.runtime import config as text
@@ -142,6 +145,7 @@ class _Session:
         self.metrics = directory / "metrics.jsonl"
         storage.truncate_lines(self.metrics, lines)
         self.smooth: float | None = None
+        self.watch = Watch(PixelFacts.of(some_of(run.images)), History.read(directory))
 
     def status(self, state: str, exit_code: int | None) -> None:
         facts = {"state": state, "step": self.run.step, "steps": self.run.config.run.steps, "exit_code": exit_code}
@@ -154,6 +158,7 @@ class _Session:
             self.record(
                 {"step": m.step, "loss": m.loss, "lr": m.lr, "grad_norm": m.grad_norm, "seconds": round(m.seconds, 6)}
             )
+            self.watch.see(m.loss)
             last = m.step == settings.steps
             if m.step % settings.preview_every == 0 or last:
                 self.preview(bar)
@@ -186,6 +191,7 @@ class _Session:
         steps = min(PREVIEW_STEPS, denoiser.schedule.T)
         chain = Chain.spaced(denoiser.schedule, steps)
         images = generate(denoiser, DDIM(), chain, range(PREVIEW_IMAGES), y=y)
+        bar.say(f"step {run.step}: {self.watch.verdict(run.step, held_out, images)}")
         if images.shape[1] in (1, 3, 4):
             write_png(self.directory / "previews" / f"step-{run.step:09d}.png", grid(enlarge(images)))
 

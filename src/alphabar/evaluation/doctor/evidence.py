@@ -18,7 +18,7 @@ from alphabar.data.sources import open_source
 from alphabar.evaluation.copies import Copies, find_copies
 from alphabar.evaluation.doctor.history import History
 from alphabar.evaluation.doctor.noise_bands import Band, band_errors, guess_errors
-from alphabar.evaluation.doctor.pixel_facts import PixelFacts, stacked_channels
+from alphabar.evaluation.doctor.pixel_facts import PixelFacts, some_of, stacked_channels
 from alphabar.evaluation.doctor.sample_folders import SampleFolder, read_folders
 from alphabar.evaluation.doctor.weight_facts import WeightFacts
 from alphabar.model.denoiser import Denoiser
@@ -35,7 +35,6 @@ __all__ = ["Data", "Evidence", "Fresh", "Model", "gather"]
 WORK = 1e12
 MOST_SAMPLES = 256
 LEAST_SAMPLES = 8
-MOST_IMAGES = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +173,7 @@ def gather(
     data = _data(run, settings, unseen)
     history = History.read(run)
     model = _model(run, unseen)
-    facts = None if reference is None else PixelFacts.of(_some(reference))
+    facts = None if reference is None else PixelFacts.of(some_of(reference))
     found = Evidence(
         run=run,
         settings=settings,
@@ -199,12 +198,6 @@ def gather(
     return Evidence(**{**vars(found), "folders": folders, "fresh": fresh, **bands})
 
 
-def _some(images: Images) -> Tensor:
-    """At most 2,048 images, spread over the set."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).astype(np.int64))
-    return images.gather(rows).x
-
-
 def _data(run: Path, settings: Mapping[str, Any], unseen: list[str]) -> Data | None:
     table = settings.get("data")
     if not isinstance(table, Mapping) or not table.get("source"):
@@ -217,7 +210,7 @@ def _data(run: Path, settings: Mapping[str, Any], unseen: list[str]) -> Data | N
         unseen.append(f"training images: {error}")
         return None
     first = images.gather(np.arange(min(len(images), 999))).x
-    return Data(train, held_out, PixelFacts.of(_some(train)), stacked_channels(first), str(table["source"]))
+    return Data(train, held_out, PixelFacts.of(some_of(train)), stacked_channels(first), str(table["source"]))
 
 
 def _model(run: Path, unseen: list[str]) -> Model | None:

@@ -20,7 +20,7 @@ def channels(evidence: Evidence) -> Finding | None:
         share = f"in {100 * data.facts.grey:.0f} % of {data.facts.n:,} training images red, green and blue are equal"
         return Finding(
             "channels",
-            "the images are grey but stored as colour: the model must learn that three channels agree, and tints appear",
+            "the images are grey but stored as colour: the model has to learn that three channels agree",
             0.9,
             (share, *_tint(evidence)),
             f"store them with one channel (PNG mode L, or an array [N, H, W]), then {evidence.again}",
