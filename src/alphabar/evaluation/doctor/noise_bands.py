@@ -1,4 +1,4 @@
-"""The error of a denoiser in bands of t, at noise that never changes, on images it has seen and on images it has not."""
+"""The error of a denoiser in bands of t, at noise that never changes, on images it has seen and on others."""
 
 from __future__ import annotations
 

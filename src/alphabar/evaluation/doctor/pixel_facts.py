@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Measured:
 
     def beyond(self, other: Measured) -> float:
         """How many standard errors of the difference this lies above ``other``; signed."""
-        error = (self.error**2 + other.error**2) ** 0.5
+        error = math.hypot(self.error, other.error)
         gap = self.value - other.value
         return gap / error if error > 0 else 0.0 if gap == 0 else float("inf") * (1 if gap > 0 else -1)
 
@@ -132,7 +133,7 @@ def apart(a: PixelFacts, b: PixelFacts) -> float:
     """How far two sets differ in their grey levels: of any channel's histogram (Wasserstein), or in roughness."""
     moved = (a.histogram.cumsum(1) - b.histogram.cumsum(1)).abs().sum(1).max()
     rough = abs(max(a.roughness.value, 0) ** 0.5 - max(b.roughness.value, 0) ** 0.5)
-    return max(float(moved), rough)
+    return max(float(moved), float(rough))
 
 
 def stacked_channels(images: Tensor) -> float | None:

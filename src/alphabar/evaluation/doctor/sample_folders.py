@@ -34,8 +34,9 @@ class SampleFolder:
     def times(self) -> tuple[int, ...]:
         """The times that were visited, or nothing where the manifest does not say."""
         times = self.manifest.get("times")
-        ok = isinstance(times, list) and len(times) > 1 and all(isinstance(t, int) for t in times)
-        return tuple(times) if ok else ()
+        if not isinstance(times, list) or len(times) < 2 or not all(isinstance(t, int) for t in times):
+            return ()
+        return tuple(times)
 
     @property
     def sampler(self) -> str:

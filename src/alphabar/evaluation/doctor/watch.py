@@ -20,6 +20,7 @@ FIRST = 10
 HELD_OUT_ROSE = 1.05  # the held-out loss has an error below 1 % and the same noise each time
 GAP = 1.5
 FALLING = 0.02  # between two previews
+REMEDY = "more images or fewer steps"
 
 
 class Watch:
@@ -51,7 +52,7 @@ class Watch:
         self.stretch.append(loss)
 
     def verdict(self, step: int, held_out: float | None, preview: Tensor) -> str:
-        """The sentence at ``step``, with the held-out loss and the preview, uint8 [N, C, H, W], of the averaged weights."""
+        """The sentence at ``step``; held-out loss and ``preview``, uint8 [N, C, H, W], are of the averaged weights."""
         skipped, self.skipped = self.skipped, 0
         self._close(step, held_out)
         return f"verdict: {self._trouble(step, skipped) or self._progress()}; {self._colours(preview)}"
@@ -82,10 +83,10 @@ class Watch:
         best, now = min(self.held_out, key=lambda p: p.loss), self.held_out[-1]
         if now.loss > HELD_OUT_ROSE * best.loss and trained < now.loss:
             rise = 100 * (now.loss / best.loss - 1)
-            return f"overfitting: held-out loss {rise:.0f} % above its best (step {best.step:,}); more images or fewer steps"
+            return f"overfitting: held-out loss {rise:.0f} % above its best (step {best.step:,}); {REMEDY}"
         settled = now.loss > (1 - FALLING) * self.held_out[-2].loss
         if settled and trained > 0 and now.loss > GAP * trained:
-            return f"overfitting: held-out loss {now.loss / trained:.1f} times the training loss; more images or fewer steps"
+            return f"overfitting: held-out loss {now.loss / trained:.1f} times the training loss; {REMEDY}"
         return None
 
     def _progress(self) -> str:

@@ -64,12 +64,13 @@ def _against(facts: PixelFacts, reference: PixelFacts, name: str) -> tuple[float
     mirrored = reference.histogram.mean(0).flip(0).cumsum(0)
     straight, turned = float((ours - theirs).abs().sum()), float((ours - mirrored).abs().sum())
     means = [float(torch.tensor([m.value for m in f.mean]).mean()) for f in (facts, reference)]
+    brightness = f"mean {means[0]:.0f}, that of {name} {means[1]:.0f}"
     distances = f"histograms are {straight:.0f} levels apart as they are and {turned:.0f} after inverting one"
     if straight > NARROW and turned < (1 - SAME_SHAPE) * straight:
         return (
             0.96,
             "the training images are inverted",
-            f"mean {means[0]:.0f}, that of {name} {means[1]:.0f}; {distances}",
+            f"{brightness}; {distances}",
         )
     if straight > 2 * NARROW:
         return 0.8, f"the training images are not in the range of {name}", distances

@@ -68,7 +68,7 @@ def _loss(evidence: Evidence) -> list[tuple[float, str]]:
 
 
 def _learned_nothing(evidence: Evidence) -> list[tuple[float, str]]:
-    """Raw weights no better than the guess from each pixel's mean and variance, with a loss that has stopped falling."""
+    """Raw weights no better than a guess from each pixel's mean and variance, and a loss that has stopped falling."""
     bands, guess = evidence.raw_held_out, evidence.guess
     if evidence.history.step < ENOUGH or not bands:
         return []
@@ -80,8 +80,8 @@ def _learned_nothing(evidence: Evidence) -> list[tuple[float, str]]:
     if falls is not None and falls < FALLING:
         return []
     text = (
-        f"after {evidence.history.step:,} steps the error is {median(ratios):.2g} times that of a guess that knows only "
-        "each pixel's mean and variance, and the loss does not fall"
+        f"after {evidence.history.step:,} steps the error is {median(ratios):.2g} times that of a guess that knows "
+        "each pixel's mean and variance only, and the loss does not fall"
     )
     return [(0.85, text)]
 

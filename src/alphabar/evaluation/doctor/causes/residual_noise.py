@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from alphabar.evaluation.doctor.evidence import Evidence, Model
 from alphabar.evaluation.doctor.finding import Finding
 from alphabar.evaluation.doctor.sample_folders import SampleFolder
@@ -43,7 +45,7 @@ def _expected(folder: SampleFolder, model: Model) -> float | None:
     if folder.sampler != "ancestral" or folder.manifest.get("variance") != "fixed_large":
         return None
     abar_t, abar_s = (float(schedule.alpha_bar[t]) for t in times[-3:-1])
-    return 127.5 * float(max(beta(abar_t, abar_s) - beta_tilde(abar_t, abar_s), 0.0)) ** 0.5
+    return 127.5 * math.sqrt(max(float(beta(abar_t, abar_s)) - float(beta_tilde(abar_t, abar_s)), 0.0))
 
 
 def _measured(folder: SampleFolder, evidence: Evidence) -> tuple[float, tuple[str, ...]]:

@@ -70,8 +70,8 @@ def _times(folder: SampleFolder, model: Model) -> list[str]:
     signal = float(schedule.alpha_bar[times[0]])
     if times[0] < schedule.T and signal > SIGNAL_LEFT:
         found.append(
-            f"it starts at t = {times[0]} of {schedule.T}, where the model expects {100 * signal**0.5:.0f} % of an image "
-            "and gets noise"
+            f"it starts at t = {times[0]} of {schedule.T}, where the model expects {100 * signal**0.5:.0f} % of an "
+            "image and gets noise"
         )
     if len(times) - 1 < min(FEW, schedule.T):
         found.append(f"{len(times) - 1} steps are few (100 are usual)")
