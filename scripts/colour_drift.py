@@ -1,6 +1,6 @@
 """Why do samples of images with few hues get a tint? ``make campaign`` runs it; about 40 minutes of one core.
 
-    python scripts/colour_drift.py [--runs FOLDER] [--seeds 0 1] [--steps 800] [--minutes 6]
+    python scripts/colour_drift.py [--runs FOLDER] [--steps 800]
 
 Small networks are trained on textures of one hue that this script makes. Factors: what is predicted and minimised,
 the batch, the half-life of the EMA (and none), the number of steps, decay of the rate, the number of sampling steps,
@@ -29,6 +29,7 @@ import alphabar as ab
 from alphabar.base.pixels import to_model_range
 from alphabar.base.tensors import scale
 from alphabar.cli.main import main as alphabar
+from alphabar.cli.sample import DEFAULT_STEPS
 from alphabar.data.batch import Images
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.nn import UNetConfig
@@ -78,11 +79,13 @@ class Arm:
     seed: int
     rate: str = "constant"
     hue: str = "pink"
+    length: int = 1
     chains: tuple[int, ...] = (CHAIN,)
 
     @property
     def name(self) -> str:
-        return f"{self.goal}-{self.batch}-{self.rate}-{self.hue}-{self.seed}"
+        long = "" if self.length == 1 else f"-{self.length}x"
+        return f"{self.goal}-{self.batch}-{self.rate}-{self.hue}-{self.seed}{long}"
 
 
 def config(arm: Arm, steps: int) -> RunConfig:
@@ -145,6 +148,7 @@ def guesses(denoiser: Denoiser, held_out: Tensor) -> list[list[float]]:
 
 def train(arm: Arm, steps: int) -> dict[str, Any]:
     """Train once; sample from raw weights and from two averages at a quarter and at the end."""
+    steps *= arm.length
     pixels = textures(arm.hue).transpose(0, 3, 1, 2)
     run = trainer.build(config(arm, steps), Images(pixels.copy(), None, (), "textures", "textures"), device="cpu")
     slow = Ema(run.denoiser, replace(run.config.ema, halflife_images=3 * steps * arm.batch // 10), arm.batch)
@@ -171,20 +175,22 @@ def train(arm: Arm, steps: int) -> dict[str, Any]:
     }
 
 
-def default_recipe(folder: Path, hue: str, minutes: float) -> dict[str, Any]:
-    """``alphabar train`` on 8×8 textures with nothing chosen but the time, and 1,000 samples by the default sampler."""
-    file, run = folder / f"{hue}.npz", folder / f"default-{hue}"
+def default_recipe(folder: Path, hue: str, prediction: str, steps: int) -> dict[str, Any]:
+    """``alphabar train`` on 8×8 textures with nothing chosen but the length, and 1,000 samples by the default sampler."""
+    file, run = folder / f"{hue}.npz", folder / f"default-{hue}-{prediction}"
     np.savez(file, images=textures(hue, side=8))
     with contextlib.redirect_stdout(io.StringIO()):
-        assert alphabar(["train", str(file), "--out", str(run), "--minutes", str(minutes)]) == 0
-        assert alphabar(["sample", str(run), "-n", "1000", "--out", str(run / "samples" / "colour")]) == 0
-    images = ab.open_source(str(file))
-    manifest = json.loads((run / "samples" / "colour" / "manifest.json").read_text())
-    denoiser = ab.load(run)
-    chain = ab.Chain(denoiser.schedule, tuple(manifest["times"]))
-    samples = ab.generate(denoiser, ab.samplers.Ancestral(), chain, seeds=manifest["seeds"])
-    last = json.loads((run / "run.json").read_text())
-    return {"hue": hue, "steps": last["step"], **drift(samples, torch.from_numpy(np.array(images.pixels)))}
+        chosen = ["run.threads=1", f"denoiser.prediction={prediction}"]
+        assert alphabar(["train", str(file), "--out", str(run), "--steps", str(steps), *chosen]) == 0
+    denoiser, images = ab.load(run), ab.open_source(str(file))
+    chain = ab.Chain.spaced(denoiser.schedule, DEFAULT_STEPS)
+    samples = ab.generate(denoiser, ab.samplers.Ancestral(), chain, seeds=range(1000))
+    return {
+        "hue": hue,
+        "prediction": prediction,
+        "steps": steps,
+        **drift(samples, torch.from_numpy(np.array(images.pixels))),
+    }
 
 
 def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -197,30 +203,28 @@ def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def arms(seeds: list[int]) -> list[Arm]:
-    """Full factorial of goal, batch and seed; beside it decay of the rate, long chains and the other hue."""
-    found = []
-    for seed in seeds:
-        for goal in ("eps", "x0", "v", "hybrid"):
-            found.append(Arm(goal, 32, seed, chains=(CHAIN, 100, 1000) if goal == "eps" else (CHAIN,)))
-            found.append(Arm(goal, 8, seed))
-        found.append(Arm("eps", 32, seed, rate="cosine"))
-    return [*found, Arm("eps", 32, 0, hue="green"), Arm("v", 32, 0, hue="green")]
+def arms() -> list[Arm]:
+    """Every goal and batch once, most of them with a second seed; decay of the rate, length and the other hue."""
+    goals, long = ("eps", "x0", "v", "hybrid"), (CHAIN, 100, 1000)
+    first = [
+        Arm(goal, batch, 0, chains=long if (goal, batch) == ("eps", 32) else (CHAIN,))
+        for goal in goals
+        for batch in (32, 8)
+    ]
+    second = [Arm(goal, 32, 1) for goal in goals]
+    beside = [Arm("eps", 32, seed, rate="cosine") for seed in (0, 1)]
+    hue = [Arm(goal, 32, 0, hue="green") for goal in ("eps", "v")]
+    return [*first, *second, *beside, *hue, Arm("eps", 8, 1), Arm("v", 8, 1), Arm("eps", 32, 0, length=3)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/colour-drift"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--minutes", type=float, default=6)
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    runs = [
-        kept(arguments.runs / f"{arm.name}.json", lambda a=arm: train(a, arguments.steps))
-        for arm in arms(arguments.seeds)
-    ]
+    runs = [kept(arguments.runs / f"{arm.name}.json", lambda a=arm: train(a, arguments.steps)) for arm in arms()]
     print(len(runs), write, RESULTS, scale)
 
 

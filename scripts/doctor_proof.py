@@ -94,7 +94,7 @@ class Case:
     data: tuple[Made, Made]
     wrong: str
     settings: tuple[str, ...] = ()
-    steps: int = 600
+    steps: int = 400
     spoil: Callable[[Images], Images] = lambda images: images
     then: Callable[[Path], None] = lambda run: None
     compare: bool = field(default=False)
@@ -167,9 +167,9 @@ def channels_as_images(images: Images) -> Images:
 
 
 HEALTHY = [
-    Case("healthy digits", "healthy", (digits, digits), "nothing", steps=1200, then=sample()),
-    Case("healthy MNIST", "healthy", (mnist, mnist), "nothing", steps=1200, then=sample()),
-    Case("healthy colours", "healthy", (blobs, blobs), "nothing", steps=1200, then=sample()),
+    Case("healthy digits", "healthy", (digits, digits), "nothing", steps=1000, then=sample()),
+    Case("healthy MNIST", "healthy", (mnist, mnist), "nothing", steps=1000, then=sample()),
+    Case("healthy colours", "healthy", (blobs, blobs), "nothing", steps=1000, then=sample()),
 ]
 NO_WARMUP = ("ema.warmup=false", "ema.halflife_images=887000")
 UNSCALED = ("schedule.T=100", "schedule.beta_1=1e-4", "schedule.beta_T=0.02")
@@ -229,7 +229,7 @@ SICK = [
         (digits, mnist),
         "16 training images, 4 held out",
         ("data.held_out=4",),
-        2000,
+        1500,
         lambda i: i[:20],
     ),
     Case("too short", "under-trained", (mnist, blobs), "60 steps", steps=60),
@@ -255,6 +255,7 @@ def examined(case: Case, folder: Path, arguments: argparse.Namespace) -> dict[st
     right = made(arguments)
     np.savez(file, images=case.spoil(right))
     train = ["train", str(file), "--out", str(run), "--seed", str(arguments.seed), "--steps", str(case.steps)]
+    train.append(f"run.preview_every={-(-case.steps // 6)}")
     if not (run / "spoilt").exists():
         code = alphabar([*train, *NETWORK, *case.settings])
         assert code in (0, 6), f"training ended with {code}"
@@ -267,8 +268,8 @@ def examined(case: Case, folder: Path, arguments: argparse.Namespace) -> dict[st
     verdict = json.loads(command("doctor", str(run), "--json", *compare))
     found = {"name": case.name, "planted": case.cause, "wrong": case.wrong, "data": made.__name__, **verdict}
     del found["run"]
-    (folder / "part").write_text(json.dumps(found, indent=1).replace(f"{folder}/", ""))
-    (folder / "part").rename(kept)
+    kept.with_suffix(".part").write_text(json.dumps(found, indent=1).replace(f"{folder}/", ""))
+    kept.with_suffix(".part").rename(kept)
     return json.loads(kept.read_text())
 
 
@@ -298,7 +299,7 @@ def report(healthy: list[dict[str, Any]], sick: list[dict[str, Any]]) -> list[st
         f"The planted cause was named first in **{hits} of {len(sick)}** sick runs; **{calm} of {len(healthy)}** "
         "healthy runs were called healthy.",
         f"Every cause of the doctor was planted{' but ' + ', '.join(missing) if missing else ''}. Each run is a real "
-        "training (60 to 2,000 steps of a network of 40,000 weights on 8×8 or 12×12 images); the doctor saw the run "
+        "training (60 to 1,500 steps of a network of 40,000 weights on 8×8 or 12×12 images); the doctor saw the run "
         "folder only.",
         "",
         *head,

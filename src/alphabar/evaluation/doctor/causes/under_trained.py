@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from alphabar.evaluation.doctor.evidence import Evidence
 from alphabar.evaluation.doctor.finding import Finding
-from alphabar.evaluation.doctor.history import Point, slope
+from alphabar.evaluation.doctor.history import slope
 
 __all__ = ["under_trained"]
 
@@ -38,25 +36,29 @@ def under_trained(evidence: Evidence) -> Finding | None:
     ]
     if images and batch:
         numbers.append(f"{steps:,} steps of {batch} are {steps * batch / images:.1f} passes over {images:,} images")
-    wanted = _steps_needed(steps, points, power)
+    wanted = _steps_needed(steps, power)
     seconds = sorted(history.seconds)[len(history.seconds) // 2] if history.seconds else 0.0
-    took = f", about {_duration((wanted - steps) * seconds)} more at {seconds:.2g} s a step" if seconds else ""
+    took = f" (about {_duration((wanted - steps) * seconds)} more at {seconds:.2g} s a step)" if seconds else ""
+    planned = evidence.setting("run", "steps")
+    if isinstance(planned, int) and planned > steps:
+        advice = f"let it go on: {planned:,} steps are planned; the command that started it continues it"
+    else:
+        advice = f"{wanted:,} steps promise a quarter less loss{took}: {evidence.again} --steps {wanted}"
     return Finding(
         "under-trained",
         "the model is under-trained: its loss still falls",
         min(0.84, 0.7 + 1.5 * (gain - WORTHWHILE)),
         tuple(numbers),
-        f"train on to about {wanted:,} steps{took}: {evidence.again} --steps {wanted}",
+        advice,
     )
 
 
-def _steps_needed(steps: int, points: Sequence[Point], power: float) -> int:
-    """Where the fitted power falls by less than a tenth of itself per doubling of the present steps, rounded up.
+def _steps_needed(steps: int, power: float) -> int:
+    """Where the fitted power of the step promises a quarter less loss, rounded up to two digits.
 
-    A power −p gains p·ln 2 per doubling for ever; losses bend towards a floor, so the count is held to ten times.
+    Losses bend towards a floor that a power does not know, so the count is held to ten times the present one.
     """
-    doublings = max(1.0, -power / WORTHWHILE)
-    wanted = steps * min(10.0, 1 + doublings)
+    wanted = steps * min(10.0, 0.75 ** (1 / power))
     digits = 10 ** max(0, len(str(int(wanted))) - 2)
     return int(-(-wanted // digits) * digits)
 
