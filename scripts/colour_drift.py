@@ -1,4 +1,4 @@
-"""Why do samples of images with few hues get a tint? ``make campaign`` runs it; about 40 minutes of one core.
+"""Why do samples of images with few hues get a tint? ``make campaign`` runs it; about 45 minutes of one core.
 
     python scripts/colour_drift.py [--runs FOLDER] [--steps 800]
 
@@ -17,6 +17,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from torch import Tensor
 
 import alphabar as ab
 from alphabar.base.pixels import to_model_range
-from alphabar.base.tensors import scale
 from alphabar.cli.main import main as alphabar
 from alphabar.cli.sample import DEFAULT_STEPS
 from alphabar.data.batch import Images
@@ -50,6 +50,8 @@ CHAIN = 50
 # optical densities of two stains, as in histology: what each absorbs of red, green and blue
 STAINS = np.array([[0.07, 0.99, 0.11], [0.65, 0.70, 0.29]])
 HUES = {"pink": (0, 1, 2), "green": (1, 0, 2)}
+GOALS = {"eps": "ε", "hybrid": "ε, learned σ²", "v": "v", "x0": "x₀"}
+DEFAULTS = (("pink", "eps"), ("pink", "v"))
 TIMES = (1, 50, 150, 300, 450, 600, 700, 800, 900, 1000)
 
 
@@ -176,7 +178,7 @@ def train(arm: Arm, steps: int) -> dict[str, Any]:
 
 
 def default_recipe(folder: Path, hue: str, prediction: str, steps: int) -> dict[str, Any]:
-    """``alphabar train`` on 8×8 textures with nothing chosen but the length, and 1,000 samples by the default sampler."""
+    """``alphabar train`` on 8×8 textures with little chosen but the length; 1,000 samples by the default sampler."""
     file, run = folder / f"{hue}.npz", folder / f"default-{hue}-{prediction}"
     np.savez(file, images=textures(hue, side=8))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -205,16 +207,96 @@ def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def arms() -> list[Arm]:
     """Every goal and batch once, most of them with a second seed; decay of the rate, length and the other hue."""
-    goals, long = ("eps", "x0", "v", "hybrid"), (CHAIN, 100, 1000)
-    first = [
-        Arm(goal, batch, 0, chains=long if (goal, batch) == ("eps", 32) else (CHAIN,))
-        for goal in goals
-        for batch in (32, 8)
-    ]
-    second = [Arm(goal, 32, 1) for goal in goals]
+    long = (CHAIN, 100, 1000)
+    first = [Arm(goal, batch, 0) for goal in GOALS for batch in (32, 8)]
+    first[0] = replace(first[0], chains=long)
+    second = [Arm(goal, 32, 1) for goal in GOALS]
     beside = [Arm("eps", 32, seed, rate="cosine") for seed in (0, 1)]
     hue = [Arm(goal, 32, 0, hue="green") for goal in ("eps", "v")]
     return [*first, *second, *beside, *hue, Arm("eps", 8, 1), Arm("v", 8, 1), Arm("eps", 32, 0, length=3)]
+
+
+def worst(found: dict[str, Any]) -> float:
+    """The largest drift of a channel, in 1/255."""
+    return max(map(abs, found["drift"]))
+
+
+def at_the_end(run: dict[str, Any], weights: str = "ema 5 %", chain: int = CHAIN) -> dict[str, Any]:
+    """The cell of the last step."""
+    cells = [cell for cell in run["cells"] if (cell["weights"], cell["chain"]) == (weights, chain)]
+    return max(cells, key=lambda cell: cell["step"])
+
+
+def figure(runs: list[dict[str, Any]], path: Path) -> None:
+    """Left: how wrong the first guess of the colour is at each t. Right: what that does to samples."""
+    from matplotlib.figure import Figure
+
+    sheet = Figure(figsize=(10, 3.8), dpi=110, layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    base = [run for run in runs if (run["rate"], run["hue"], run["length"]) == ("constant", "pink", 1)]
+    for number, goal in enumerate(GOALS):
+        (shown,) = [run for run in base if (run["goal"], run["batch"], run["seed"]) == (goal, 32, 0)]
+        left.plot(
+            TIMES, [max(map(abs, bias)) for bias in shown["guesses"]], "o-", label=GOALS[goal], color=f"C{number}"
+        )
+        for batch, mark in ((8, "v"), (32, "o")):
+            heights = [worst(at_the_end(run)) for run in base if (run["goal"], run["batch"]) == (goal, batch)]
+            right.plot([number + (batch - 20) / 80] * len(heights), heights, mark, color=f"C{number}")
+    left.set(
+        xlabel="t",
+        ylabel="worst channel of the mean of x̂₀ − x₀, 1/255",
+        yscale="log",
+        title="What the network thinks the colour is",
+    )
+    left.legend()
+    right.set(
+        ylabel="worst channel of samples − data, 1/255", yscale="log", title="Colour of samples (▾ batch 8, ● batch 32)"
+    )
+    right.set_xticks(range(len(GOALS)), list(GOALS.values()))
+    right.axhline(2, color="0.6", linestyle="--", linewidth=1)
+    sheet.savefig(path)
+
+
+def numbers(values: list[float], signed: bool = True) -> str:
+    return " / ".join(f"{value:{'+' if signed else ''}.1f}" for value in values)
+
+
+def row(run: dict[str, Any], cell: dict[str, Any]) -> str:
+    ratios = " / ".join(f"{ratio:.2f}" for ratio in cell["deviation_ratio"])
+    given = [GOALS[run["goal"]], run["batch"], run["rate"], run["hue"], run["seed"], f"{cell['step']:,}"]
+    found = [cell["weights"], cell["chain"], numbers(cell["drift"]), numbers(cell["error"], signed=False), ratios]
+    return f"| {' | '.join(map(str, [*given, *found]))} |"
+
+
+def report(runs: list[dict[str, Any]], defaults: list[dict[str, Any]], steps: int) -> list[str]:
+    lines = [
+        f"1,000 textures of one hue, 16×16 (two hues), networks of 42,000 weights, AdamW 1e-3, {steps} steps; "
+        f"{SAMPLES} samples for each line, ancestral, seeds 0 to 199. Drift: mean of red / green / blue over samples "
+        "minus that of the training images, in 1/255, and its standard error. Deviation: of pixels of samples over "
+        "that of data. EMA: half-life as a share of the run. [What it means](../colour-drift.md).",
+        "",
+        "| predicts | batch | rate | hue | seed | step | weights | hops | drift | standard error | deviation |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *(row(run, cell) for run in runs for cell in run["cells"]),
+        "",
+        "Held-out images, which no network made, differ from the training images by "
+        f"{numbers(runs[0]['unseen images']['drift'])} ± {numbers(runs[0]['unseen images']['error'], signed=False)}.",
+    ]
+    if defaults:
+        lines += [
+            "",
+            "What `alphabar train` chooses for such images at 8×8 (network, batch 128, decaying rate, EMA), with its "
+            "prediction and with the other one; 1,000 samples as `alphabar sample` makes them:",
+            "",
+            "| hue | predicts | steps | drift | standard error | deviation |",
+            "|---|---|---|---|---|---|",
+        ]
+        for found in defaults:
+            ratios = " / ".join(f"{ratio:.2f}" for ratio in found["deviation_ratio"])
+            errors = " / ".join(f"{value:.2f}" for value in found["error"])
+            given = f"{found['hue']} | {GOALS[found['prediction']]} | {found['steps']:,}"
+            lines.append(f"| {given} | {numbers(found['drift'])} | {errors} | {ratios} |")
+    return lines
 
 
 def main() -> None:
@@ -222,10 +304,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/colour-drift"))
     parser.add_argument("--steps", type=int, default=800)
     arguments = parser.parse_args()
-    arguments.runs.mkdir(parents=True, exist_ok=True)
+    folder, steps = arguments.runs, arguments.steps
+    folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    runs = [kept(arguments.runs / f"{arm.name}.json", lambda a=arm: train(a, arguments.steps)) for arm in arms()]
-    print(len(runs), write, RESULTS, scale)
+    runs = [kept(folder / f"{arm.name}.json", partial(train, arm, steps)) for arm in arms()]
+    defaults = [
+        kept(folder / f"default-{hue}-{goal}.json", partial(default_recipe, folder, hue, goal, steps))
+        for hue, goal in DEFAULTS
+    ]
+    write("colour_drift", "Colour drift", {"runs": runs, "defaults": defaults}, report(runs, defaults, steps))
+    figure(runs, RESULTS.parent / "images" / "colour_drift.png")
 
 
 if __name__ == "__main__":
