@@ -65,7 +65,6 @@ def model(**over: Any) -> Model:
         "description": DESCRIPTION,
         "ema": GOOD_WEIGHTS,
         "raw": GOOD_WEIGHTS,
-        "digests": frozenset(),
     }
     return Model(**(parts | over))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ __all__ = ["Data", "Evidence", "Fresh", "Model", "gather"]
 WORK = 1e12
 MOST_SAMPLES = 256
 LEAST_SAMPLES = 8
+MOST_ROWS = 5000
+MOST_VALUES = 40_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,6 @@ class Model:
         description: ``model.json``.
         ema: facts of the averaged weights.
         raw: facts of the raw ones, None where they were not kept.
-        digests: SHA-256 of the weights of every checkpoint that is still there.
     """
 
     folder: Path
@@ -78,7 +80,6 @@ class Model:
     description: Mapping[str, Any]
     ema: WeightFacts
     raw: WeightFacts | None
-    digests: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,19 +241,7 @@ def _model(run: Path, unseen: list[str]) -> Model | None:
         description=description,
         ema=first,
         raw=facts.get("net"),
-        digests=frozenset(_digests(run, folder)),
     )
-
-
-def _digests(run: Path, folder: Path) -> list[str]:
-    found = []
-    for place in [folder, *checkpoint.steps(run)]:
-        for name in checkpoint.weights_in(place):
-            try:
-                found.append(checkpoint.listed_sha256(place, f"{name}.safetensors"))
-            except (CheckpointError, KeyError):
-                continue
-    return found
 
 
 def _loaded(folder: Path, name: str, unseen: list[str]) -> Denoiser | None:
@@ -310,5 +299,6 @@ def _fresh(
 
 
 def _rows(images: Images) -> Tensor:
-    """Pixels of at most 5,000 images as rows, for the search for copies."""
-    return images.gather(np.arange(min(len(images), 5_000))).x.flatten(1).double()
+    """Pixels of the first images as rows, as many as fit into memory, for the search for copies."""
+    most = min(MOST_ROWS, MOST_VALUES // math.prod(images.shape))
+    return images.gather(np.arange(min(len(images), most))).x.flatten(1).double()

@@ -18,6 +18,7 @@ __all__ = ["SAME", "Measured", "PixelFacts", "apart", "some_of", "stacked_channe
 SAME = 2  # grey levels within which two values count as equal: JPEG moves them by as much
 TAIL = 0.005
 MOST_IMAGES = 2048
+MOST_VALUES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def _roughness(x: Tensor) -> Measured:
 
 
 def some_of(images: Images) -> Tensor:
-    """At most 2,048 of ``images``, spread over the set: uint8 [N, C, H, W]."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).astype(np.int64))
+    """At most 2,048 of ``images``, and fewer large ones, spread over the set: uint8 [N, C, H, W]."""
+    most = min(len(images), MOST_IMAGES, max(16, MOST_VALUES // math.prod(images.shape)))
+    rows = np.unique(np.linspace(0, len(images) - 1, most).astype(np.int64))
     return images.gather(rows).x
 
 

@@ -31,7 +31,7 @@ class Watch:
 
     def __init__(self, real: PixelFacts, history: History) -> None:
         self.real = real
-        self.first: list[float] = [p.loss for p in history.losses[:FIRST]]
+        self.first: list[float] = []
         self.stretch: list[float] = []
         self.skipped = 0
         self.trained: list[Point] = []
