@@ -51,6 +51,18 @@ def pixels(n: int = 80, mean: float = 128, deviation: float = 40, channels: int 
     return torch.from_numpy(x.round().clip(0, 255).astype(np.uint8))
 
 
+def jumping() -> tuple[Point, ...]:
+    """A flat loss that is five times as large at one step in thirty."""
+    return tuple(Point(step, 0.5 if step % 30 == 0 else 0.1) for step in range(1, 1001))
+
+
+def tinted(levels: int) -> torch.Tensor:
+    """The healthy samples with less green."""
+    x = pixels(seed=1).int()
+    x[:, 1] -= levels
+    return x.clamp(0, 255).to(torch.uint8)
+
+
 def data(x: torch.Tensor, stacked: float | None = None) -> Data:
     images = Images(x.numpy(), None, (), "photos", "photos")
     return Data(images, images.subset(np.arange(4)), PixelFacts.of(x), stacked, "photos")
@@ -181,6 +193,7 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
     "gave up": ("rate-too-high", {"history": dataclasses.replace(curve(), diverged={"step": 9})}, "step 9"),
     "skipped": ("rate-too-high", {"history": dataclasses.replace(curve(), skipped=tuple(range(5, 15)))}, "10 steps"),
     "rises": ("rate-too-high", {"history": curve(power=0.2)}, "rose"),
+    "jumps": ("rate-too-high", {"history": dataclasses.replace(curve(), losses=jumping())}, "3.3 % of the losses"),
     "nothing learned": ("rate-too-high", {"raw_held_out": bands(*[0.6] * 8), "history": curve(power=0.0)}, "1.2 times"),
     "initial": ("ema-initial", {"initial_share": 0.9, "ema_held_out": bands(*[0.9] * 8)}, "90 %"),
     "copies": ("overfit", {"fresh": fresh(pixels(seed=1), share=0.6)}, "60 of 100"),
@@ -204,7 +217,12 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
     "4 steps": ("sampling-settings", {"folders": [folder(pixels(mean=220), times=[1000, 700, 400, 1, 0])]}, "4 steps"),
     "raw": ("sampling-settings", {"folders": [folder(pixels(mean=220), weights="raw")]}, "raw weights"),
     "falls": ("under-trained", {"history": curve(power=-0.5)}, "29 %"),
-    "tint": ("colour-drift", {"fresh": fresh(pixels(mean=140, seed=1))}, "red"),
+    "brightness": ("colour-drift", {"fresh": fresh(pixels(mean=140, seed=1))}, "red"),
+    "tint that outweighs a loss that falls": (
+        "colour-drift",
+        {"fresh": fresh(tinted(40)), "history": curve(power=-0.25)},
+        "green: mean off by -39",
+    ),
     "flat": ("colour-drift", {"fresh": fresh(pixels(deviation=30, seed=1))}, "deviation"),
 }
 
@@ -236,6 +254,11 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "the paper's chain": {"model": model(schedule=Linear(T=1000).build())},
     "few steps with a scaled schedule": {"model": model(schedule=Linear(T=100).build())},
     "one step skipped of a thousand": {"history": dataclasses.replace(curve(), skipped=(5,))},
+    "a bound, whose terms jump": {
+        "history": dataclasses.replace(curve(), losses=jumping()),
+        "settings": SETTINGS | {"objective": {"kind": "bound"}},
+    },
+    "one band that is learned": {"raw_held_out": bands(*[0.6] * 7, 0.3), "history": curve(power=0.0)},
     "a loss that levels off": {"history": curve(power=-0.1)},
     "an average that holds initial weights but is as good as the raw ones": {"initial_share": 0.12},
     "two copies in a hundred": {"fresh": fresh(pixels(seed=1), share=0.02)},
@@ -270,6 +293,11 @@ def test_causes_come_before_their_symptoms():
         )
     )
     assert [f.cause for f in found] == ["rate-too-high", "under-trained", "colour-drift"]
+
+
+def test_a_loss_that_falls_by_a_quarter_outweighs_a_tint():
+    found = examine(evidence(history=curve(-0.45), fresh=fresh(tinted(40))))
+    assert [f.cause for f in found] == ["under-trained", "colour-drift"]
 
 
 def test_a_run_that_goes_on_is_told_to_wait():

@@ -11,6 +11,9 @@ __all__ = ["SURE", "VISIBLE", "colour_drift", "drifts"]
 SURE = 3.0
 VISIBLE = 2.0  # levels of 255: what a side by side comparison shows on flat colour
 CONTRAST = 0.1
+# a tint (channels that are off by different amounts) of this size is the complaint itself; brightness or contrast that
+# is off is a symptom of nearly any other cause
+TINT = 10.0
 NAMES = {1: ("brightness",), 3: ("red", "green", "blue")}
 
 
@@ -39,11 +42,13 @@ def colour_drift(evidence: Evidence) -> Finding | None:
     numbers = [f"{n}: mean off by {gap:+.1f} of 255, {abs(z):.0f} standard errors" for n, gap, z in off]
     numbers += [_contrast(ours, theirs) for ours, theirs in flat[:1]]
     worst = max((abs(gap) for _, gap, _ in off), default=0.0)
-    tinted = real.shape[0] == 3 and bool(off)
+    gaps = [gap for _, gap, _ in drifts(fresh.facts, real)]
+    tinted = bool(off) and max(gaps) - min(gaps) > VISIBLE
+    most = 0.86 if max(gaps) - min(gaps) > TINT else 0.69
     return Finding(
         "colour-drift",
         f"samples are {'tinted' if tinted else 'of another brightness or contrast'} (colour drift)",
-        min(0.69, 0.5 + worst / 50 + 0.05 * len(flat) / len(real.deviation)),
+        min(most, 0.5 + worst / 50 + 0.05 * len(flat) / len(real.deviation)),
         (f"{fresh.facts.n} fresh samples against {real.n:,} images", *numbers),
         "the colour is decided where t is large: train on L_simple with more steps, a decaying rate and larger batches "
         f"(docs/colour-drift.md): {evidence.again} objective.kind=simple optim.rate=cosine",

@@ -59,6 +59,8 @@ def _loss(evidence: Evidence) -> list[tuple[float, str]]:
         found.append(
             (0.9, f"the training loss rose from {best.loss:.3g} at step {best.step:,} to {windows[-1].loss:.3g}")
         )
+    if evidence.setting("objective", "kind") == "bound":
+        return found  # its terms differ by orders of magnitude between times, so that single losses jump in any run
     later = losses[len(losses) // 4 :]
     usual = median(p.loss for p in later)
     spikes = sum(p.loss > SPIKE * max(usual, windows[-1].loss) for p in later) / len(later)
@@ -73,15 +75,15 @@ def _learned_nothing(evidence: Evidence) -> list[tuple[float, str]]:
     if evidence.history.step < ENOUGH or not bands:
         return []
     ratios = [band.error.value / g for band, g in zip(bands, guess, strict=True) if g > 0]
-    if not ratios or median(ratios) < LEARNED_NOTHING:
+    if not ratios or min(ratios) < LEARNED_NOTHING:
         return []
     windows = evidence.history.windows()
     falls = slope(windows[len(windows) // 2 :])
     if falls is not None and falls < FALLING:
         return []
     text = (
-        f"after {evidence.history.step:,} steps the error is {median(ratios):.2g} times that of a guess that knows "
-        "each pixel's mean and variance only, and the loss does not fall"
+        f"after {evidence.history.step:,} steps the error is {min(ratios):.2g} times or more that of a guess that knows "
+        "each pixel's mean and variance only, in every band of noise, and the loss does not fall"
     )
     return [(0.85, text)]
 

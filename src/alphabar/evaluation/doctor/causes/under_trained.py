@@ -47,7 +47,7 @@ def under_trained(evidence: Evidence) -> Finding | None:
     return Finding(
         "under-trained",
         "the model is under-trained: its loss still falls",
-        min(0.84, 0.7 + 1.5 * (gain - WORTHWHILE)),
+        min(0.9, 0.7 + 1.5 * (gain - WORTHWHILE)),
         tuple(numbers),
         advice,
     )
