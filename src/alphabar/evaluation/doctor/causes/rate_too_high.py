@@ -82,8 +82,8 @@ def _learned_nothing(evidence: Evidence) -> list[tuple[float, str]]:
     if falls is not None and falls < FALLING:
         return []
     text = (
-        f"after {evidence.history.step:,} steps the error is in every band of noise {min(ratios):.2g} times or more that "
-        "of a guess that knows only each pixel's mean and variance, and the loss does not fall"
+        f"after {evidence.history.step:,} steps the error in every band of noise is {min(ratios):.2g} times or more "
+        "that of a guess that knows only each pixel's mean and variance, and the loss does not fall"
     )
     return [(0.85, text)]
 
