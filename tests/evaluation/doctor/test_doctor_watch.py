@@ -65,6 +65,9 @@ def test_a_run_that_diverges():
     stuck = sentences(lambda step: 1.0 + 0.01 * math.sin(step), lambda step: 1.0)
     assert "verdict: not learning: the loss is" in stuck[-1]
     assert "not learning" not in stuck[0]
+    # the first steps of a run with a rate of 1: out of the range at once, and then never below where it began
+    thrown = sentences(lambda step: 1.0 if step == 1 else 900.0 if step < 60 else 1.05, lambda step: 1.08)
+    assert "verdict: not learning: the loss is 1.05 and began at 1" in thrown[-1]
 
 
 def test_steps_that_were_not_finite_are_told_once():

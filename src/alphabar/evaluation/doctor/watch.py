@@ -73,8 +73,9 @@ class Watch:
         best, now = min(p.loss for p in self.trained), self.trained[-1].loss
         if best > 0 and now > ROSE * best:
             return f"diverging: the training loss rose from {best:.3g} to {now:.3g}; lower optim.lr"
-        if step >= ENOUGH and self.first and now > STUCK * median(self.first) > 0:
-            return f"not learning: the loss is {now:.3g} and began at {median(self.first):.3g}; lower optim.lr"
+        # the least of the first losses: a rate that is far too high spoils all but the very first
+        if step >= ENOUGH and self.first and now > STUCK * min(self.first) > 0:
+            return f"not learning: the loss is {now:.3g} and began at {min(self.first):.3g}; lower optim.lr"
         return self._overfitting(now)
 
     def _overfitting(self, trained: float) -> str | None:

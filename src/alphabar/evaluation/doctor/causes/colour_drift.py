@@ -50,8 +50,17 @@ def colour_drift(evidence: Evidence) -> Finding | None:
         f"samples are {'tinted' if tinted else 'of another brightness or contrast'} (colour drift)",
         min(most, 0.5 + worst / 50 + 0.05 * len(flat) / len(real.deviation)),
         (f"{fresh.facts.n} fresh samples against {real.n:,} images", *numbers),
-        "the colour is decided where t is large: train on L_simple with more steps, a decaying rate and larger batches "
-        f"(docs/colour-drift.md): {evidence.again} objective.kind=simple optim.rate=cosine",
+        f"{_remedy(evidence)} (docs/colour-drift.md)",
+    )
+
+
+def _remedy(evidence: Evidence) -> str:
+    """Colours are decided where t is large: x̂_0 multiplies an error of ε̂ by √(1/ᾱ − 1), one of v̂ by less."""
+    predicts = (evidence.model.description.get("prediction") or {}).get("kind") if evidence.model is not None else None
+    if predicts == "v":
+        return f"train longer, on L_simple, with a rate that decays: {evidence.again} optim.rate=cosine"
+    return f"let the network predict v, which does not magnify errors where t is large: {evidence.again} " + (
+        "denoiser.prediction=v objective.kind=simple"
     )
 
 
