@@ -73,6 +73,12 @@ def blobs(arguments: argparse.Namespace) -> Images:
     return (ground + (disc - ground) * inside[..., None]).round().astype(np.uint8)
 
 
+def grainy(arguments: argparse.Namespace) -> Images:
+    """The discs with the grain of a camera, a deviation of 8 levels."""
+    noise = np.random.default_rng(arguments.seed + 1).normal(0, 8, (3000, 8, 8, 3))
+    return (blobs(arguments) + noise).round().clip(0, 255).astype(np.uint8)
+
+
 def pink(arguments: argparse.Namespace) -> Images:
     """1,000 textures of one hue, 8×8, see ``colour_drift.py``."""
     return textures("pink", side=8, seed=arguments.seed)
@@ -183,7 +189,7 @@ def channels_as_images(images: Images) -> Images:
 HEALTHY = [
     Case("healthy digits", "healthy", (digits, digits), "nothing", steps=1000, then=sample()),
     Case("healthy MNIST", "healthy", (mnist, mnist), "nothing", steps=1000, then=sample()),
-    Case("healthy colours", "healthy", (blobs, blobs), "nothing", steps=1000, then=sample()),
+    Case("healthy colours", "healthy", (grainy, grainy), "nothing", ("denoiser.prediction=v",), 1200, then=sample()),
 ]
 NO_WARMUP = ("ema.warmup=false", "ema.halflife_images=887000")
 UNSCALED = ("schedule.T=100", "schedule.beta_1=1e-4", "schedule.beta_T=0.02")
@@ -209,7 +215,7 @@ SICK = [
     Case(
         "noise left",
         "residual-noise",
-        (blobs, blobs),
+        (grainy, grainy),
         "sampled in 10 steps with denoiser.variance=fixed_large",
         base="healthy colours",
         then=sample("--steps", "10", "denoiser.variance=fixed_large"),
@@ -241,7 +247,7 @@ SICK = [
     Case(
         "NaN",
         "bad-weights",
-        (blobs, blobs),
+        (grainy, grainy),
         "one tensor overwritten by NaN",
         base="healthy colours",
         then=change("first.bias", math.nan),

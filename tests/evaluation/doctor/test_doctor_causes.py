@@ -149,7 +149,7 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
         "final.2",
     ),
     "dead output": ("bad-weights", {"model": model(ema=dataclasses.replace(GOOD_WEIGHTS, output=1e-6))}, "1.0e-06"),
-    "huge": ("bad-weights", {"model": model(ema=dataclasses.replace(GOOD_WEIGHTS, largest=300.0))}, "300"),
+    "huge": ("rate-too-high", {"model": model(raw=dataclasses.replace(GOOD_WEIGHTS, largest=300.0))}, "300"),
     "0 to 1": ("data-range", {"data": data((pixels() > 128).to(torch.uint8))}, "0, 1"),
     "wrapped": ("data-range", {"data": data((pixels() > 128).to(torch.uint8) * 2 - 1)}, "1, 255"),
     "faint": ("data-range", {"data": data(pixels() // 32 + 120), "fresh": None}, "between"),

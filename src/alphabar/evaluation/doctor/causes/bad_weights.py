@@ -1,4 +1,4 @@
-"""Weights that are not finite, zero throughout, or of an absurd size: whatever samples them gets one flat colour."""
+"""Weights that are not finite, or zero where no weights stay: whatever samples them gets noise or one flat colour."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ __all__ = ["bad_weights"]
 # Adam moves every weight by about its rate at each step: after a hundred steps the output, which starts at 1e-5 of the
 # usual range, is far above this unless no gradient reaches it
 DEAD_OUTPUT = 1e-4
-# trained convolutions have a root mean square of 0.01 to 1; from 10 on activations leave every range
-ABSURD = 10.0
 
 
 def bad_weights(evidence: Evidence) -> Finding | None:
@@ -50,6 +48,4 @@ def _complaints(facts: WeightFacts, trained: int) -> list[tuple[float, str]]:
         found.append((0.99, f"{len(facts.dead)} matrices are zero throughout: {', '.join(facts.dead[:3])}"))
     elif facts.output is not None and facts.output < DEAD_OUTPUT and trained >= 100:
         found.append((0.95, f"the last convolution is all but zero ({facts.output:.1e}) after {trained:,} steps"))
-    if facts.largest > ABSURD:
-        found.append((0.8, f"{facts.largest_name} has a root mean square of {facts.largest:.3g} (usual: 0.01 to 1)"))
     return found

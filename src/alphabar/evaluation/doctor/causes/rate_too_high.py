@@ -16,11 +16,13 @@ MANY_SPIKES = 0.01
 ENOUGH = 200
 FALLING = -0.1  # d ln loss / d ln step of a run that learns
 LEARNED_NOTHING = 0.95
+# trained matrices have a root mean square of 0.01 to 1; from 10 on activations leave every range
+ABSURD = 10.0
 
 
 def rate_too_high(evidence: Evidence) -> Finding | None:
-    """Look at the end of the run, steps not taken, the loss over time, and the error against the trivial guess."""
-    found = [*_ended(evidence), *_loss(evidence), *_learned_nothing(evidence)]
+    """Look at the end of the run, steps not taken, losses, the error against the trivial guess, the size of weights."""
+    found = [*_ended(evidence), *_loss(evidence), *_learned_nothing(evidence), *_grown(evidence)]
     if not found:
         return None
     rate = evidence.setting("optim", "lr")
@@ -85,6 +87,15 @@ def _learned_nothing(evidence: Evidence) -> list[tuple[float, str]]:
         f"after {evidence.history.step:,} steps the error in every band of noise is {min(ratios):.2g} times or more "
         "that of a guess that knows only each pixel's mean and variance, and the loss does not fall"
     )
+    return [(0.85, text)]
+
+
+def _grown(evidence: Evidence) -> list[tuple[float, str]]:
+    """Weights of an absurd size, which only steps that were too long make."""
+    facts = None if evidence.model is None else evidence.model.raw or evidence.model.ema
+    if facts is None or facts.largest <= ABSURD:
+        return []
+    text = f"{facts.largest_name} has grown to a root mean square of {facts.largest:.3g} (usual: 0.01 to 1)"
     return [(0.85, text)]
 
 
