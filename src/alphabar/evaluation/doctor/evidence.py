@@ -146,10 +146,16 @@ class Evidence:
         return self.data.facts if self.data is not None else self.reference
 
     @property
-    def again(self) -> str:
-        """The command that trains this run anew, to which a setting is added."""
+    def onward(self) -> str:
+        """The command that continues this run."""
         source = self.data.source if self.data is not None else self.setting("data", "source")
-        return f"alphabar train {printable(source or 'SOURCE')} --out {printable(self.run)} --fresh"
+        return f"alphabar train {printable(source or 'SOURCE')} --out {printable(self.run)}"
+
+    @property
+    def again(self) -> str:
+        """The command that trains this run anew with its settings, to which one that changes is added."""
+        same = f" --config {printable(self.run)}/config.toml" if self.settings else ""
+        return f"{self.onward} --fresh{same}"
 
 
 # how the command line samples: the rule, the chain and the conventions for a loaded denoiser

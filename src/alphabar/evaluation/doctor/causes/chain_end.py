@@ -31,7 +31,7 @@ def chain_end(evidence: Evidence) -> Finding | None:
                 f"alpha_bar_T = {last:.3g} after T = {T} steps ({kind}); it should be below {SIGNAL_LEFT:g}",
                 f"x_T still holds {100 * last**0.5:.0f} % of the image, sampling begins without it",
             ),
-            f"leave beta_1 and beta_T out (they are then scaled to T), or raise T: {evidence.again} schedule.T=1000",
+            f"raise T (or leave beta_1 and beta_T out: they are then scaled to T): {evidence.again} schedule.T=1000",
         )
     if T < SOME:
         return Finding(

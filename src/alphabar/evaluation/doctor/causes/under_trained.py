@@ -43,7 +43,7 @@ def under_trained(evidence: Evidence) -> Finding | None:
     if isinstance(planned, int) and planned > steps:
         advice = f"let it go on: {planned:,} steps are planned; the command that started it continues it"
     else:
-        advice = f"{wanted:,} steps promise a quarter less loss{took}: {evidence.again} --steps {wanted}"
+        advice = f"{wanted:,} steps promise a quarter less loss{took}: {evidence.onward} --steps {wanted}"
     return Finding(
         "under-trained",
         "the model is under-trained: its loss still falls",
