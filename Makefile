@@ -27,12 +27,14 @@ docs: $(VENV)/.dev           ## rewrite docs/equations.md from the docstrings
 bench: $(VENV)/.dev          ## speed and memory, results in docs/results/
 	$(BIN)/python scripts/bench.py
 
-campaign: $(VENV)/.dev       ## checks that take longer: mutants, quality of the digits, evaluation, lost runs
+campaign: $(VENV)/.dev       ## checks that take longer; MNIST=mnist.npz for the doctor as well
 	$(BIN)/python scripts/mutants.py
 	$(BIN)/python scripts/reliability.py
 	$(BIN)/python scripts/digits_quality.py
 	test -d runs/digits || $(MAKE) demo
 	$(BIN)/python scripts/evaluation.py runs/digits
+	$(BIN)/python scripts/colour_drift.py
+	test -z "$(MNIST)" || $(BIN)/python scripts/doctor_proof.py $(MNIST)
 
 # one core, about three hours: six networks on MNIST, see scripts/ablate.py
 ablate: $(VENV)/.dev         ## Table 2 of the paper: make ablate MNIST=mnist.npz

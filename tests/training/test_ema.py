@@ -116,3 +116,20 @@ def test_an_update_moves_the_average_only():
 def test_the_fields_are_checked():
     with pytest.raises(ab.AlphabarError, match="halflife_images"):
         EmaConfig(halflife_images=0)
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+@pytest.mark.parametrize(("batch", "halflife"), [(8, 64), (128, 887_000), (4, 4), (1, 10**15)])
+def test_the_share_of_initial_weights_is_the_product_of_all_decays(warmup, batch, halflife):
+    config = EmaConfig(halflife_images=halflife, warmup=warmup)
+    product = 1.0
+    for update in range(200):
+        assert config.initial_share(update, batch) == pytest.approx(product, rel=1e-9, abs=1e-290)
+        product *= expected_decay(update + 1, batch, halflife, warmup)
+
+
+def test_the_share_that_is_known():
+    """Decay 0.9999 holds 37 % after 10,000 steps; the warm-up leaves nothing of it."""
+    paper = EmaConfig(halflife_images=round(np.log(0.5) / np.log(0.9999) * 128), warmup=False)
+    assert paper.initial_share(10_000, 128) == pytest.approx(np.exp(-1), rel=1e-3)
+    assert EmaConfig().initial_share(10_000, 128) < 1e-10

@@ -22,6 +22,4 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alphabar"
     except RuntimeError as error:
-        raise StorageError(
-            "cache: this user has no home folder; set ALPHABAR_CACHE to a folder"
-        ) from error
+        raise StorageError("cache: this user has no home folder; set ALPHABAR_CACHE to a folder") from error

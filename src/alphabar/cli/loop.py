@@ -21,6 +21,9 @@ from alphabar.cli import divergence
 from alphabar.cli.console import Bar
 from alphabar.cli.sample import class_labels
 from alphabar.cli.stop import Stop, stopped
+from alphabar.evaluation.doctor.history import History
+from alphabar.evaluation.doctor.pixel_facts import PixelFacts, some_of
+from alphabar.evaluation.doctor.watch import Watch
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.process.chain import Chain
 from alphabar.runtime import config as text
@@ -69,9 +72,15 @@ class Loop:
 
     def __init__(self, run: Run, directory: Path, lines: int, *, find_micro_batch: bool) -> None:
         self.run, self.directory, self.find_micro_batch = run, directory, find_micro_batch
-        self.journal = Journal(directory / "metrics.jsonl", lines)
-        self.smooth: float | None = None
+        self.colours = PixelFacts.of(some_of(run.images))
         self._warned = False
+        self.begin(lines)
+
+    def begin(self, lines: int) -> None:
+        """Go on after the first ``lines`` of metrics.jsonl."""
+        self.journal = Journal(self.directory / "metrics.jsonl", lines)
+        self.watch = Watch(self.colours, History.read(self.directory))
+        self.smooth: float | None = None
 
     def newest(self) -> str:
         """Which checkpoint there is, for the message of an error."""
@@ -155,6 +164,7 @@ class Loop:
             self.record(_facts(m))
             if m.skipped:
                 bar.say(f"note         step {m.step}: loss {m.loss:.4g}, gradient norm {m.grad_norm:.4g}: step skipped")
+            self.watch.see(math.nan if m.skipped else m.loss)
             last = m.step == settings.steps
             if m.step % settings.preview_every == 0 or last:
                 self.preview(bar)
@@ -194,7 +204,7 @@ class Loop:
         else:
             lines = int(trainer.resume(run, good, new_data=True)["metrics_lines"])
             run.lr_scale *= 0.5
-        self.journal, self.smooth = Journal(self.journal.path, lines), None
+        self.begin(lines)
         self.record({"step": run.step, "went_back_from": reached, "lr_scale": run.lr_scale})
         return f"{error}; {done}"
 
@@ -233,6 +243,7 @@ class Loop:
         steps = min(PREVIEW_STEPS, denoiser.schedule.T)
         chain = Chain.spaced(denoiser.schedule, steps)
         images = generate(denoiser, DDIM(), chain, range(PREVIEW_IMAGES), y=y)
+        bar.say(f"step {run.step}: {self.watch.verdict(run.step, held_out, images)}")
         if images.shape[1] in (1, 3, 4):
             with self.spared():
                 write_png(self.directory / "previews" / f"step-{run.step:09d}.png", grid(enlarge(images)))

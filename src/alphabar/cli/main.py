@@ -262,6 +262,24 @@ def check(
 
 
 @app.command()
+def doctor(
+    run: RunPath,
+    data: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Images that samples should look like, to compare with.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why samples are noise, flat, tinted, copied or blurred: the likeliest cause, the evidence, what to do.
+
+    Looks at metrics, weights, training images, errors on seen and unseen images, fresh samples, and what sample wrote
+    into the run. About a minute. Exit code 0 whether the run is healthy or sick; --json has the verdict for scripts.
+    """
+    from alphabar.cli import doctor as command
+
+    command.run(run, data=data, as_json=json)
+
+
+@app.command()
 def inspect(run: RunPath) -> None:
     """Print the model card: layers, parameters, FLOPs per image, schedule."""
     from alphabar.cli import inspect as command

@@ -70,6 +70,7 @@ def run(
         "model": str(folder),
         "weights": weights,
         "weights_sha256": digest,
+        **{key: checkpoint.describe_model(denoiser)[key] for key in ("schedule", "prediction")},
         "sampler": describe(SAMPLERS, rule),
         "variance": VARIANCES.name_of(denoiser.variance),
         "clip": None if denoiser.clip is None else denoiser.clip.limit,

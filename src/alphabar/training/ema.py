@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Annotated
 
 import torch
@@ -31,6 +32,19 @@ class EmaConfig:
         """The share of the old average that the ``update``-th update (1, 2, …) of a run at this ``batch`` keeps."""
         decay: float = 0.5 ** (batch / self.halflife_images)
         return min(decay, (1 + update) / (10 + update)) if self.warmup else decay
+
+    def initial_share(self, updates: int, batch: int) -> float:
+        """How much of the average is still the initial weights after ``updates`` updates: the product of all decays.
+
+        In closed form, ∏ (1 + n)/(10 + n) = Γ(m + 2) Γ(11)/Γ(m + 11) over the m updates of the warm-up, then powers.
+        """
+        decay: float = 0.5 ** (batch / self.halflife_images)
+        rising = 0
+        if self.warmup:
+            # (1 + n)/(10 + n) < d as long as n < (10 d − 1)/(1 − d); a d that rounds to 1 is never reached
+            rising = updates if decay == 1 else min(updates, max(0, math.ceil((10 * decay - 1) / (1 - decay)) - 1))
+        log_share = math.lgamma(rising + 2) + math.lgamma(11) - math.lgamma(rising + 11)
+        return math.exp(log_share - (updates - rising) * math.log(2) * batch / self.halflife_images)
 
 
 class Ema:
