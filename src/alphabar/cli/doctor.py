@@ -10,8 +10,9 @@ from typing import Any
 from alphabar.base.choice import from_table
 from alphabar.base.errors import CheckpointError, ConfigError, printable
 from alphabar.cli.console import say
+from alphabar.cli.reading import open_watched, reading_of
 from alphabar.cli.sample import prepare
-from alphabar.data.sources import open_source
+from alphabar.data.batch import Images
 from alphabar.evaluation.doctor import SICK, Evidence, Finding, examine, gather
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.variance import Learned
@@ -28,12 +29,18 @@ def run(path: Path, *, data: str | None, as_json: bool) -> None:
     """The command."""
     folder = _run_folder(path)
     settings = read_toml(folder / "config.toml") if (folder / "config.toml").exists() else {}
-    reference = None if data is None else open_source(data, _size(settings))
+    section = settings.get("data", {})
+
+    def open_images(source: str) -> Images:
+        return open_watched(source, reading_of(section if isinstance(section, dict) else {}))
+
+    reference = None if data is None else open_images(data)
     evidence = gather(
         folder,
         settings,
         initial_share=lambda step: _initial_share(settings, step),
         prepare=_prepare,
+        open_images=open_images,
         reference=reference,
         note=(lambda text: None) if as_json else lambda text: say(f"looking      {text}"),
     )
@@ -59,11 +66,6 @@ def _run_folder(path: Path) -> Path:
     if not any((folder / name).exists() for name in known) and not checkpoint.steps(folder):
         raise CheckpointError(f"{printable(path)}: is no run of alphabar; give the folder that train printed")
     return folder
-
-
-def _size(settings: Mapping[str, Any]) -> int | None:
-    size = settings.get("data", {}).get("size")
-    return size if isinstance(size, int) else None
 
 
 def _initial_share(settings: Mapping[str, Any], step: int) -> float | None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from alphabar.base import storage
 from alphabar.base.errors import AlphabarError, CheckpointError, printable
 from alphabar.data.batch import Images, split
-from alphabar.data.sources import open_source
 from alphabar.evaluation.copies import Copies, find_copies
 from alphabar.evaluation.doctor.history import History
 from alphabar.evaluation.doctor.noise_bands import Band, band_errors, guess_errors
@@ -168,16 +167,18 @@ def gather(
     *,
     initial_share: Callable[[int], float | None],
     prepare: Prepare,
+    open_images: Callable[[str], Images],
     reference: Images | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Evidence:
     """Everything about the run (or saved model) in the folder ``run``.
 
-    ``initial_share`` says how much of the averaged weights is initial after so many steps. ``note`` is told what is
-    being done. Whatever cannot be read becomes a line of ``Evidence.unseen``.
+    ``initial_share`` says how much of the averaged weights is initial after so many steps, ``open_images`` opens a
+    source as the run does. ``note`` is told what is being done. Whatever cannot be read becomes a line of
+    ``Evidence.unseen``.
     """
     unseen: list[str] = []
-    data = _data(run, settings, unseen)
+    data = _data(settings, open_images, unseen)
     history = History.read(run)
     model = _model(run, unseen)
     facts = None if reference is None else PixelFacts.of(some_of(reference))
@@ -205,13 +206,13 @@ def gather(
     return Evidence(**{**vars(found), "folders": folders, "fresh": fresh, **bands})
 
 
-def _data(run: Path, settings: Mapping[str, Any], unseen: list[str]) -> Data | None:
+def _data(settings: Mapping[str, Any], open_images: Callable[[str], Images], unseen: list[str]) -> Data | None:
     table = settings.get("data")
     if not isinstance(table, Mapping) or not table.get("source"):
         unseen.append("training images: the folder has no config.toml that names them (--data SOURCE stands in)")
         return None
     try:
-        images = open_source(str(table["source"]), table.get("size"))
+        images = open_images(str(table["source"]))
         train, held_out = split(images, int(settings.get("seed", 0)), int(table.get("held_out", 0)))
     except AlphabarError as error:
         unseen.append(f"training images: {error}")
@@ -235,8 +236,9 @@ def _model(run: Path, unseen: list[str]) -> Model | None:
     if first is None:
         unseen.append(f"weights: {printable(folder)} holds none")
         return None
+    name, tensors = next(iter(found.items()))
     try:
-        schedule = checkpoint.build_model(description, printable(folder)).schedule
+        schedule = checkpoint.build_model(description, tensors, printable(folder), name).schedule
     except CheckpointError:
         schedule = None
     return Model(

@@ -39,8 +39,11 @@ def rate_too_high(evidence: Evidence) -> Finding | None:
 def _ended(evidence: Evidence) -> list[tuple[float, str]]:
     history, found = evidence.history, []
     state = history.state or {}
-    if history.diverged is not None or state.get("state") == "diverged":
-        where = (history.diverged or {}).get("step", state.get("step", history.step))
+    told = history.diverged or {}
+    if str(told.get("action", "")).startswith("went back") and state.get("state") != "diverged":
+        found.append((0.6, f"training diverged at step {told.get('step')} and went back at half the rate"))
+    elif history.diverged is not None or state.get("state") == "diverged":
+        where = told.get("step", state.get("step", history.step))
         found.append((0.97, f"training gave up at step {where}: loss or gradient was not finite"))
     skipped = len(history.skipped)
     if skipped:
