@@ -124,7 +124,8 @@ def decode_all(data: bytes, content: Content, reading: Reading, least: int | Non
     """All pictures that an encoded image makes under ``reading``; mostly one.
 
     With ``least``, a JPEG may be decoded at a half, a quarter or an eighth of its size, for speed, as long as its
-    shorter side keeps twice ``least`` pixels: enough for what is then resized to ``least``. Raises :class:`DataError` with the bare reason, not the name of the file.
+    shorter side keeps twice ``least`` pixels: enough for what is then resized to ``least``. Raises :class:`DataError`
+    with the bare reason, not the name of the file.
     """
     with _reasons():
         if content.format == "NPY":
