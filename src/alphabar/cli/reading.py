@@ -18,7 +18,6 @@ from alphabar.training.config import DataConfig
 __all__ = ["open_watched", "reading_of"]
 
 QUICK_SECONDS = 2
-READING = ("size", "fit", "pages", "value_range", "background")
 
 
 def reading_of(data: Mapping[str, Any]) -> Reading:
@@ -27,7 +26,7 @@ def reading_of(data: Mapping[str, Any]) -> Reading:
     Raises:
         ConfigError: for a setting that cannot be.
     """
-    given = {key: None if data[key] == "none" else data[key] for key in READING if key in data}
+    given = {key: None if value == "none" else value for key, value in data.items()}
     return from_table(DataConfig, given, "data").reading()
 
 
