@@ -283,7 +283,9 @@ def test_other_images_for_a_run_are_refused(run, capsys):
     changed = pixels()[:, 0]
     changed[5, 3, 3] ^= 1
     np.savez("tiny.npz", images=changed)
-    refused(capsys, train(run, "--steps", "6"), 3, "images differ", "--fresh")
+    refused(capsys, train(run, "--steps", "6"), 3, "1 changed (first: 5)", "--accept-new-data", "--fresh")
+    assert main([*train(run, "--steps", "6"), "--accept-new-data"]) == 0
+    assert main(train(run, "--steps", "7")) == 0, "they are the run's images now"
 
 
 def test_another_source_for_a_run_is_refused(run, capsys):
@@ -317,7 +319,7 @@ def test_a_diverging_run_ends_with_its_own_code_and_keeps_its_checkpoint(run, ca
     capsys.readouterr()
     assert main(train(run, "--steps", "6")) == 6
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and "step 5" in err and "step-000000004" in err
+    assert len(err.splitlines()) == 1 and "step 6" in err and "step-000000004" in err
     assert files(run / "step-000000004") == before
     assert json.loads((run / "run.json").read_text())["state"] == "diverged"
 

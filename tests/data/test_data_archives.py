@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alphabar.base.errors import DataError
@@ -146,9 +148,6 @@ def test_a_table_without_labels_is_ignored(tmp_path: Path) -> None:
 
 
 def test_parquet_and_saved_data_sets(tmp_path: Path, folder: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
     names = {"info": {"features": {"label": {"names": ["ant", "bee"], "_type": "ClassLabel"}}}}
     table = pa.table(
         {

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alphabar.base.errors import ConfigError, DataError
 from alphabar.data import SOURCES, Images, open_source
 from alphabar.data.reading import Reading
+from data.corpus import tarred, zipped
 from data.pictures import encode, rgb, write
 
 
@@ -56,6 +59,13 @@ def make(kind: str, folder: Path) -> str:
         for n in range(4):
             write(folder / "set" / "ab"[n % 2] / f"{n}.png", encode(rgb(n)))
         return str(folder / "set")
+    if kind in ("zip", "tar"):
+        build = zipped if kind == "zip" else tarred
+        return str(build(*((f"{'ab'[n % 2]}/{n}.png", encode(rgb(n))) for n in range(4)))(folder))
+    if kind == "hub":
+        table = pa.table({"image": [{"bytes": encode(rgb(n)), "path": None} for n in range(4)]})
+        pq.write_table(table, folder / "set.parquet")
+        return str(folder / "set.parquet")
     if kind == "npz":
         np.savez(folder / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4))
         return str(folder / "a.npz")

@@ -121,7 +121,10 @@ class _Zip:
         return listed.walk(os.stat(cast(str, self.archive.filename)))
 
     def open(self, name: str) -> BinaryIO:
-        return cast(BinaryIO, _Checked(self.archive.open(self.members[name])))
+        try:
+            return cast(BinaryIO, _Checked(self.archive.open(self.members[name])))
+        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+            raise DataError(f"damaged in the archive ({reason(error)})") from error
 
     def tags(self, files: list[str]) -> dict[str, Tag]:
         return {}

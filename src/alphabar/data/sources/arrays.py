@@ -75,7 +75,7 @@ def is_npz(path: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError):
         return False
     known = {*PLAIN, *(images for pairs in NAMED.values() for images, _ in pairs)}
     return any(f"{name}.npy" in names for name in known)
