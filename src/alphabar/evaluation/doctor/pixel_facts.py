@@ -139,14 +139,17 @@ def apart(a: PixelFacts, b: PixelFacts) -> float:
 
 
 def stacked_channels(images: Tensor) -> float | None:
-    """Distance between images of one triple over that between triples, for grey images uint8 [N, 1, H, W] in order.
+    """How unlike the patterns within triples are, over how unlike they are between, of uint8 [N, 1, H, W] in order.
 
-    Far below 1 where the red, green and blue of each picture were stored as three images. None for fewer than four
-    triples or other than one channel.
+    Unlike is 1 − |r| with the correlation r of the pixels of two successive images: channels of one picture show the
+    same pattern, brighter, darker or reversed. Far below 1 where red, green and blue of each picture were stored as
+    three images. None for fewer than four triples or other than one channel.
     """
     if images.shape[1] != 1 or len(images) < 12:
         return None
-    steps = (images[1:].double() - images[:-1].double()).abs().flatten(1).mean(1)
-    between = steps[2::3].median()
-    within = torch.cat([steps[0::3], steps[1::3]]).median()
+    x = images.double().flatten(1)
+    x = functional.normalize(x - x.mean(1, keepdim=True), dim=1)
+    unlike = 1 - (x[1:] * x[:-1]).sum(1).abs()
+    between = unlike[2::3].median()
+    within = torch.cat([unlike[0::3], unlike[1::3]]).median()
     return float(within / between) if between > 0 else None

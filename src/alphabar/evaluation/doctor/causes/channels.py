@@ -9,7 +9,7 @@ __all__ = ["channels"]
 
 # of grey photographs stored as JPEG a few have tinted pixels; of colour photographs a few are grey
 NEARLY_ALL = 0.98
-# successive images of a set differ like any two, so the ratio is about 1; channels of one picture differ by a fraction
+# any two images of a set are equally unlike, so the ratio is about 1; channels of one picture show one pattern
 STACKED = 0.5
 
 
@@ -26,7 +26,7 @@ def channels(evidence: Evidence) -> Finding | None:
             f"store them with one channel (PNG mode L, or an array [N, H, W]), then {evidence.again}",
         )
     if data is not None and data.stacked is not None and data.stacked < STACKED:
-        ratio = f"images of one triple differ {data.stacked:.2f} times as much as images of different triples"
+        ratio = f"patterns within triples of successive images differ {data.stacked:.2f} times as much as between them"
         return Finding(
             "channels",
             "colour images were read as grey: red, green and blue of each picture are three images",
