@@ -74,7 +74,8 @@ def joined(*outcomes: Outcome) -> Outcome:
 
 
 def deaths(place: Place) -> Outcome:
-    crashes.keep_checkpoints(place.short)
+    if not (place.short.root / "checkpoints").exists():
+        crashes.keep_checkpoints(place.short)
     every = max(1, round(1 / place.share))
     return joined(
         *(crashes.crash_in_save(place.short, step, every) for step in (5, 10, 15, 20)),
@@ -83,10 +84,13 @@ def deaths(place: Place) -> Outcome:
 
 
 def full_disks(place: Place) -> Outcome:
+    codes = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)[: place.count(4)]
+    if not (place.short.root / "checkpoints").exists():
+        crashes.keep_checkpoints(place.short)
     found = [
         disks.refuse_in_save(place.short, step, code, required)
         for step, required in ((10, False), (15, False), (20, True))
-        for code in (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+        for code in codes
     ]
     found += [disks.no_room_to_start(place.short), disks.files_too_large(place.short)]
     with disks.small_disk(place.root / "disk") as disk:
@@ -171,13 +175,18 @@ def table(rows: dict[str, Any]) -> list[str]:
     return lines
 
 
+def kept_rows() -> dict[str, Any]:
+    """The rows of the last campaign."""
+    file = results.RESULTS / "reliability.json"
+    return json.loads(file.read_text())["rows"] if file.exists() else {}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=TITLE)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--share", type=float, default=1.0)
     options = parser.parse_args()
-    old = results.RESULTS / "reliability.json"
-    rows: dict[str, Any] = json.loads(old.read_text())["rows"] if old.exists() and options.only != list(ROWS) else {}
+    rows: dict[str, Any] = {}
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     root, forks = Path(tempfile.mkdtemp(prefix="alphabar-reliability-", dir=memory)), Forks()
     try:
@@ -200,9 +209,10 @@ def main() -> int:
             print(
                 f"{name}: {outcome.trials} trials, {len(outcome.failures)} failures", *outcome.failures[:5], sep="\n  "
             )
-            rows = {key: rows[key] for key in ROWS if key in rows}
             # written after every row: a campaign that is interrupted keeps what it found
-            results.write("reliability", TITLE, {"rows": rows}, table(rows))
+            merged = {**(kept_rows() if options.only != list(ROWS) else {}), **rows}
+            merged = {key: merged[key] for key in ROWS if key in merged}
+            results.write("reliability", TITLE, {"rows": merged}, table(merged))
     finally:
         forks.close()
         shutil.rmtree(root)

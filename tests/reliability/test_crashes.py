@@ -32,8 +32,8 @@ def test_every_state_after_a_power_cut(kept):
 
 @pytest.mark.parametrize(
     ("name", "nth"),
-    [("sync_file", 1), ("sync_file", 3), ("sync_directory", 1), ("sync_directory", 0)],
-    ids=["of the log", "of a file", "of the names in a checkpoint", "of all names"],
+    [("sync_file", 1), ("sync_file", 3), ("sync_directory", 1), ("sync_directory", 2)],
+    ids=["of the log", "of a file", "of the name of the log", "of the names in a checkpoint"],
 )
 def test_a_forgotten_sync_is_found(kept, name, nth):
     """The simulation sees what it is for: without one of its syncs, the package loses a checkpoint."""
