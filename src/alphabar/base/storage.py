@@ -37,6 +37,7 @@ __all__ = [
     "sync_file",
     "write_at",
     "write_bytes",
+    "write_changed",
     "write_file",
     "write_json",
     "write_loose",
@@ -217,6 +218,18 @@ def write_file(path: Path, data: bytes) -> None:
             sync_directory(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_changed(path: Path, data: bytes) -> None:
+    """:func:`write_file` where the file is not the same already, which needs no room on the disk.
+
+    Raises:
+        StorageError: if the disk refuses; the old file is then intact.
+    """
+    with storage_errors(path):
+        same = path.is_file() and path.read_bytes() == data
+    if not same:
+        write_file(path, data)
 
 
 def write_json(path: Path, value: Any) -> None:

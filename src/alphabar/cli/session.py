@@ -61,7 +61,7 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
             session.finish()
             say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
-        _write_config(directory / "config.toml", text.dump(config))
+        storage.write_changed(directory / "config.toml", text.dump(config))
         if run.step:
             say(f"resuming     at step {run.step:,}")
         say(f"run          {printable(directory)}")
@@ -84,12 +84,6 @@ def train(config: RunConfig, images: Images, directory: Path, *, fresh: bool = F
         session.finish()
         say(f"finished     {printable(directory)}: {run.step:,} steps; next: alphabar sample {printable(directory)}")
         return run
-
-
-def _write_config(path: Path, data: bytes) -> None:
-    """Write the settings where they changed: a run goes on even where the disk has no room for them again."""
-    if not path.exists() or path.read_bytes() != data:
-        storage.write_file(path, data)
 
 
 def _set_aside(directory: Path) -> None:
@@ -151,6 +145,11 @@ class _Session:
             self.write_status(state, exit_code)
 
     def write_status(self, state: str, exit_code: int | None) -> None:
+        """Write run.json unless it says so already.
+
+        Raises:
+            StorageError: if the disk refuses.
+        """
         saved = checkpoint.steps(self.directory)
         facts = {
             "state": state,
@@ -159,7 +158,8 @@ class _Session:
             "saved": int(saved[0].name.removeprefix("step-")) if saved else None,
             "exit_code": exit_code,
         }
-        storage.write_json(self.directory / "run.json", facts)
+        data = (json.dumps(facts, indent=1) + "\n").encode()
+        storage.write_changed(self.directory / "run.json", data)
 
     def finish(self) -> None:
         """Say that all steps are done. Also for a process that died between its last save and this."""

@@ -1,8 +1,8 @@
 """Runs that cannot be lost: kills, crashes, power cuts, full disks, damage, signals, races, clocks, in many trials.
 
-    python scripts/reliability.py                 every row at its size for a release
-    python scripts/reliability.py --share 0.1     a tenth of the trials of the random ones
-    python scripts/reliability.py --only R1 R17   some rows; the others keep the results they have
+    python scripts/lost_runs.py                 every row at its size for a release
+    python scripts/lost_runs.py --share 0.1     a tenth of the trials of the random ones
+    python scripts/lost_runs.py --only R1 R17   some rows; the others keep the results they have
 
 Writes docs/results/reliability.{json,md}. The trials are those of tests/reliability, whose sizes are smaller. Exit
 status 1 if anything failed. Needs Linux; a real full disk and read-only mounts need root: without, they are left out,
@@ -73,9 +73,19 @@ def joined(*outcomes: Outcome) -> Outcome:
     return whole
 
 
+def keep(toy: Toy) -> None:
+    """Have every checkpoint of the undisturbed run at hand, to compare bytes with."""
+    if not (toy.root / "checkpoints").exists():
+        crashes.keep_checkpoints(toy)
+
+
+def power_cuts(place: Place) -> Outcome:
+    keep(place.short)
+    return crashes.cut_power(place.short, "power", max(1, round(4 / place.share)))
+
+
 def deaths(place: Place) -> Outcome:
-    if not (place.short.root / "checkpoints").exists():
-        crashes.keep_checkpoints(place.short)
+    keep(place.short)
     every = max(1, round(1 / place.share))
     return joined(
         *(crashes.crash_in_save(place.short, step, every) for step in (5, 10, 15, 20)),
@@ -85,8 +95,7 @@ def deaths(place: Place) -> Outcome:
 
 def full_disks(place: Place) -> Outcome:
     codes = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)[: place.count(4)]
-    if not (place.short.root / "checkpoints").exists():
-        crashes.keep_checkpoints(place.short)
+    keep(place.short)
     found = [
         disks.refuse_in_save(place.short, step, code, required)
         for step, required in ((10, False), (15, False), (20, True))
@@ -135,7 +144,7 @@ def long_soak(place: Place) -> Outcome:
 ROWS: dict[str, Callable[[Place], Outcome]] = {
     "R1": lambda p: kills.kill_at_random(p.toy, p.count(500), seed=101),
     "R2": deaths,
-    "R3": lambda p: crashes.cut_power(p.short, "power", max(1, round(4 / p.share))),
+    "R3": power_cuts,
     "R4": full_disks,
     "R5": lambda p: corruption.corrupt_at_random(p.short, p.count(500), seed=105, continued=p.count(20)),
     "R8": lambda p: joined(
