@@ -63,7 +63,7 @@ def storage_errors(path: Path, need: int | None = None) -> Iterator[None]:
         if error.errno in FULL:
             free = _megabytes(shutil.disk_usage(_existing(path)).free)
             space = f"free {free}" if need is None else f"need {_megabytes(need)}, free {free}"
-            raise StorageError(f"{where}: no space left on device ({space}); make room and run it again") from error
+            raise StorageError(f"{where}: no space left on device ({space}); make room on the disk") from error
         if error.errno in REFUSED:
             raise StorageError(f"{where}: {error.strerror}; make it writable or give another --out") from error
         raise StorageError(f"{where}: {error.strerror or error}") from error
