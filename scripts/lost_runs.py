@@ -89,7 +89,7 @@ def deaths(place: Place) -> Outcome:
     every = max(1, round(1 / place.share))
     return joined(
         *(crashes.crash_in_save(place.short, step, every) for step in (5, 10, 15, 20)),
-        crashes.crash_in_every_start(place.short),
+        crashes.crash_in_start(place.short, every),
     )
 
 
