@@ -29,7 +29,7 @@ bench: $(VENV)/.dev          ## speed and memory, results in docs/results/
 
 campaign: $(VENV)/.dev       ## checks that take longer; MNIST=mnist.npz for the doctor as well
 	$(BIN)/python scripts/mutants.py
-	$(BIN)/python scripts/reliability.py
+	$(BIN)/python scripts/lost_runs.py
 	$(BIN)/python scripts/digits_quality.py
 	test -d runs/digits || $(MAKE) demo
 	$(BIN)/python scripts/evaluation.py runs/digits

@@ -113,11 +113,14 @@ def test_a_torn_line_that_could_not_be_cut_off_goes_with_the_next(tmp_path, monk
     assert path.read_bytes() == b"first\nsecond\nthird\n"
 
 
-def test_sync_forces_the_lines_to_the_disk(tmp_path, monkeypatch):
+def test_sync_forces_the_lines_and_once_the_name_to_the_disk(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(storage, "sync_file", synced.append)
+    monkeypatch.setattr(storage, "sync_directory", synced.append)
     journal = Journal(tmp_path / "log", 0)
     journal.add("line")
     assert synced == []
     journal.sync()
-    assert synced == [tmp_path / "log"]
+    assert synced == [tmp_path / "log", tmp_path], "without its name a file is lost in a power cut"
+    journal.sync()
+    assert synced == [tmp_path / "log", tmp_path, tmp_path / "log"]

@@ -227,6 +227,16 @@ def test_write_at_replaces_what_follows(tmp_path):
     assert files(tmp_path) == {"log": b"three\n"}
 
 
+def test_what_did_not_change_is_not_written(tmp_path, monkeypatch):
+    storage.write_changed(tmp_path / "a", b"one")
+    storage.write_changed(tmp_path / "a", b"two")
+    fail_at(monkeypatch, 1)
+    storage.write_changed(tmp_path / "a", b"two")
+    assert files(tmp_path) == {"a": b"two"}
+    with pytest.raises(StorageError):
+        storage.write_changed(tmp_path / "a", b"three")
+
+
 def test_cut_leaves_shorter_files_and_devices_alone(tmp_path):
     (tmp_path / "log").write_bytes(b"12345")
     for size, left in ((9, b"12345"), (5, b"12345"), (2, b"12")):

@@ -13,7 +13,7 @@ from alphabar.weights import checkpoint
 from reliability import power
 from reliability.runner import KILLED, Outcome, Toy, log_fits, newest
 
-__all__ = ["crash_in_every_start", "crash_in_save", "cut_power", "forget_sync", "keep_checkpoints"]
+__all__ = ["crash_in_save", "crash_in_start", "cut_power", "forget_sync", "keep_checkpoints"]
 
 
 def crash_in_save(toy: Toy, step: int, every: int) -> Outcome:
@@ -49,8 +49,8 @@ def check_state(outcome: Outcome, toy: Toy, run: Path, where: str, allowed: set[
         outcome.check(fine, f"{where}: {wanted.name} has other bytes")
 
 
-def crash_in_every_start(toy: Toy) -> Outcome:
-    """R2. A killed run with half-written files is continued by processes that die at each operation of their start."""
+def crash_in_start(toy: Toy, every: int) -> Outcome:
+    """R2. A killed run with half-written files is continued by processes that die at operations of their start."""
     outcome, broken = Outcome(), toy.folder("broken")
     first = {"kind": "crash", "root": str(broken.parent), "at": 150}
     assert toy.forks(toy.train(broken), first).code == KILLED
@@ -67,7 +67,7 @@ def crash_in_every_start(toy: Toy) -> Outcome:
         if newest(run) > saved:
             break
         outcome.check(ended.code == KILLED, f"death at operation {at} of a start: {ended.code} {ended.err}")
-        at += 1
+        at += every
     toy.finish(run, outcome, "after deaths in the start")
     return outcome
 

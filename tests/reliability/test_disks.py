@@ -52,7 +52,7 @@ def test_a_refusal_at_every_operation_of_a_save(short, step, code, required):
 
 def test_no_room_at_the_start(short):
     outcome = no_room_to_start(short)
-    assert outcome.trials > 6 and not outcome.failures
+    assert outcome.trials > 10 and not outcome.failures
 
 
 def test_other_commands_on_a_full_disk(short, disk):

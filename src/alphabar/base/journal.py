@@ -33,6 +33,7 @@ class Journal:
             storage.cut(path, self._end)
         self.lines = len(whole)
         self._waiting: list[str] = []
+        self._named = False
 
     def add(self, line: str) -> None:
         """Add a line, which must hold no newline.
@@ -45,7 +46,7 @@ class Journal:
         self._write()
 
     def sync(self) -> None:
-        """Force every line to the disk.
+        """Force every line to the disk, and the first time the name of the file.
 
         Raises:
             StorageError: if the disk refuses.
@@ -54,6 +55,9 @@ class Journal:
         if self._end:
             with storage.storage_errors(self.path):
                 storage.sync_file(self.path)
+                if not self._named:
+                    storage.sync_directory(self.path.parent)
+                    self._named = True
 
     def _write(self) -> None:
         if self._waiting:

@@ -37,6 +37,7 @@ __all__ = [
     "sync_file",
     "write_at",
     "write_bytes",
+    "write_changed",
     "write_file",
     "write_json",
     "write_loose",
@@ -63,7 +64,7 @@ def storage_errors(path: Path, need: int | None = None) -> Iterator[None]:
         if error.errno in FULL:
             free = _megabytes(shutil.disk_usage(_existing(path)).free)
             space = f"free {free}" if need is None else f"need {_megabytes(need)}, free {free}"
-            raise StorageError(f"{where}: no space left on device ({space}); make room and run it again") from error
+            raise StorageError(f"{where}: no space left on device ({space}); make room on the disk") from error
         if error.errno in REFUSED:
             raise StorageError(f"{where}: {error.strerror}; make it writable or give another --out") from error
         raise StorageError(f"{where}: {error.strerror or error}") from error
@@ -231,6 +232,18 @@ def write_file(path: Path, data: bytes) -> None:
             sync_directory(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_changed(path: Path, data: bytes) -> None:
+    """:func:`write_file` where the file is not the same already, which needs no room on the disk.
+
+    Raises:
+        StorageError: if the disk refuses; the old file is then intact.
+    """
+    with storage_errors(path):
+        same = path.is_file() and path.read_bytes() == data
+    if not same:
+        write_file(path, data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -33,19 +33,12 @@ from alphabar.training import trainer
 from alphabar.training.trainer import Metrics, Run
 from alphabar.weights import checkpoint
 
-__all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "Loop", "pass_over", "write_config"]
+__all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "Loop", "pass_over"]
 
 log = logging.getLogger("alphabar")
 PREVIEW_IMAGES = 25
 PREVIEW_STEPS = 50
 HELD_OUT_IMAGES = 1024
-
-
-def write_config(path: Path, run: Run) -> None:
-    """Write the settings where they changed: a run goes on even where the disk has no room for them again."""
-    data = text.dump(run.config)
-    if not path.exists() or path.read_bytes() != data:
-        storage.write_file(path, data)
 
 
 def pass_over(directory: Path, chosen: Path | None, why: str) -> None:
@@ -93,7 +86,7 @@ class Loop:
             self.write_status(state, exit_code)
 
     def write_status(self, state: str, exit_code: int | None) -> None:
-        """Write run.json.
+        """Write run.json unless it says so already.
 
         Raises:
             StorageError: if the disk refuses.
@@ -107,7 +100,7 @@ class Loop:
             "skipped": run.skipped,
             "exit_code": exit_code,
         }
-        storage.write_json(self.directory / "run.json", facts)
+        storage.write_changed(self.directory / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
 
     def finish(self) -> None:
         """Say that all steps are done. Also for a process that died between its last save and this.
@@ -215,7 +208,7 @@ class Loop:
         config = self.run.config
         settings = dataclasses.replace(config.run, micro_batch=error.micro_batch)
         self.run.config = dataclasses.replace(config, run=settings)
-        write_config(self.directory / "config.toml", self.run)
+        storage.write_changed(self.directory / "config.toml", text.dump(self.run.config))
         return f"{str(error).partition(';')[0]}: going on with {error.micro_batch} images at once"
 
     def smoothed(self, m: Metrics) -> float:

@@ -12,10 +12,11 @@ import torch
 from alphabar.base import storage
 from alphabar.base.errors import AlphabarError, CheckpointError, DataError, Diverged, Stopped, StorageError, printable
 from alphabar.cli.console import progress, say
-from alphabar.cli.loop import Loop, pass_over, write_config
+from alphabar.cli.loop import Loop, pass_over
 from alphabar.cli.stop import INTERRUPTED, Stop
 from alphabar.data.batch import Images
 from alphabar.data.inventory import difference, inventory
+from alphabar.runtime import config as text
 from alphabar.training import trainer
 from alphabar.training.config import RunConfig
 from alphabar.training.environment import changes, environment
@@ -68,7 +69,7 @@ def train(config: RunConfig, images: Images, directory: Path, conditions: Condit
             loop.finish()
             say(f"finished     {printable(directory)} has all {run.step:,} steps; --steps N goes on, --fresh restarts")
             return run
-        write_config(directory / "config.toml", run)
+        storage.write_changed(directory / "config.toml", text.dump(config))
         if conditions.new_data or not (directory / INVENTORY).exists():
             storage.write_file(directory / INVENTORY, inventory(images))
         if run.step:

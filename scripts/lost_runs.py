@@ -1,8 +1,8 @@
 """Runs that cannot be lost: kills, crashes, power cuts, full disks, damage, signals, races, clocks, in many trials.
 
-    python scripts/reliability.py                 every row at its size for a release
-    python scripts/reliability.py --share 0.1     a tenth of the trials of the random ones
-    python scripts/reliability.py --only R1 R17   some rows; the others keep the results they have
+    python scripts/lost_runs.py                 every row at its size for a release
+    python scripts/lost_runs.py --share 0.1     a tenth of the trials of the random ones
+    python scripts/lost_runs.py --only R1 R17   some rows; the others keep the results they have
 
 Writes docs/results/reliability.{json,md}. The trials are those of tests/reliability, whose sizes are smaller. Exit
 status 1 if anything failed. Needs Linux; a real full disk and read-only mounts need root: without, they are left out,
@@ -73,20 +73,33 @@ def joined(*outcomes: Outcome) -> Outcome:
     return whole
 
 
+def keep(toy: Toy) -> None:
+    """Have every checkpoint of the undisturbed run at hand, to compare bytes with."""
+    if not (toy.root / "checkpoints").exists():
+        crashes.keep_checkpoints(toy)
+
+
+def power_cuts(place: Place) -> Outcome:
+    keep(place.short)
+    return crashes.cut_power(place.short, "power", max(1, round(4 / place.share)))
+
+
 def deaths(place: Place) -> Outcome:
-    crashes.keep_checkpoints(place.short)
+    keep(place.short)
     every = max(1, round(1 / place.share))
     return joined(
         *(crashes.crash_in_save(place.short, step, every) for step in (5, 10, 15, 20)),
-        crashes.crash_in_every_start(place.short),
+        crashes.crash_in_start(place.short, every),
     )
 
 
 def full_disks(place: Place) -> Outcome:
+    codes = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)[: place.count(4)]
+    keep(place.short)
     found = [
         disks.refuse_in_save(place.short, step, code, required)
         for step, required in ((10, False), (15, False), (20, True))
-        for code in (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+        for code in codes
     ]
     found += [disks.no_room_to_start(place.short), disks.files_too_large(place.short)]
     with disks.small_disk(place.root / "disk") as disk:
@@ -131,7 +144,7 @@ def long_soak(place: Place) -> Outcome:
 ROWS: dict[str, Callable[[Place], Outcome]] = {
     "R1": lambda p: kills.kill_at_random(p.toy, p.count(500), seed=101),
     "R2": deaths,
-    "R3": lambda p: crashes.cut_power(p.short, "power", max(1, round(4 / p.share))),
+    "R3": power_cuts,
     "R4": full_disks,
     "R5": lambda p: corruption.corrupt_at_random(p.short, p.count(500), seed=105, continued=p.count(20)),
     "R8": lambda p: joined(
@@ -171,13 +184,18 @@ def table(rows: dict[str, Any]) -> list[str]:
     return lines
 
 
+def kept_rows() -> dict[str, Any]:
+    """The rows of the last campaign."""
+    file = results.RESULTS / "reliability.json"
+    return json.loads(file.read_text())["rows"] if file.exists() else {}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=TITLE)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--share", type=float, default=1.0)
     options = parser.parse_args()
-    old = results.RESULTS / "reliability.json"
-    rows: dict[str, Any] = json.loads(old.read_text())["rows"] if old.exists() and options.only != list(ROWS) else {}
+    rows: dict[str, Any] = {}
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     root, forks = Path(tempfile.mkdtemp(prefix="alphabar-reliability-", dir=memory)), Forks()
     try:
@@ -200,9 +218,10 @@ def main() -> int:
             print(
                 f"{name}: {outcome.trials} trials, {len(outcome.failures)} failures", *outcome.failures[:5], sep="\n  "
             )
-            rows = {key: rows[key] for key in ROWS if key in rows}
             # written after every row: a campaign that is interrupted keeps what it found
-            results.write("reliability", TITLE, {"rows": rows}, table(rows))
+            merged = {**(kept_rows() if options.only != list(ROWS) else {}), **rows}
+            merged = {key: merged[key] for key in ROWS if key in merged}
+            results.write("reliability", TITLE, {"rows": merged}, table(merged))
     finally:
         forks.close()
         shutil.rmtree(root)
