@@ -29,7 +29,6 @@ from torch import Tensor
 import alphabar as ab
 from alphabar.base.pixels import to_model_range
 from alphabar.cli.main import main as alphabar
-from alphabar.cli.sample import DEFAULT_STEPS
 from alphabar.data.batch import Images
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.nn import UNetConfig
@@ -175,15 +174,14 @@ def train(arm: Arm, steps: int) -> dict[str, Any]:
 
 
 def default_recipe(folder: Path, hue: str, prediction: str, steps: int) -> dict[str, Any]:
-    """``alphabar train`` on 8×8 textures with little chosen but the length; 1,000 samples by the default sampler."""
+    """``alphabar train`` on 8×8 textures with little chosen but the length, sampled as the others."""
     file, run = folder / f"{hue}.npz", folder / f"default-{hue}-{prediction}"
     np.savez(file, images=textures(hue, side=8))
     with contextlib.redirect_stdout(io.StringIO()):
         chosen = ["run.threads=1", f"denoiser.prediction={prediction}"]
         assert alphabar(["train", str(file), "--out", str(run), "--steps", str(steps), *chosen]) == 0
     denoiser, images = ab.load(run), ab.open_source(str(file))
-    chain = ab.Chain.spaced(denoiser.schedule, DEFAULT_STEPS)
-    samples = ab.generate(denoiser, ab.samplers.Ancestral(), chain, seeds=range(1000))
+    samples = sampled(denoiser, CHAIN)
     return {
         "hue": hue,
         "prediction": prediction,
@@ -203,11 +201,11 @@ def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def arms() -> list[Arm]:
-    """Every goal and batch once, ε and v with a second seed and in another hue (8×8)."""
+    """Every goal and batch once, ε and v with a second seed."""
     first = [Arm(goal, batch, 0) for goal in GOALS for batch in (32, 8)]
     first[0] = replace(first[0], chains=(CHAIN, 100, 1000))
     second = [Arm(goal, 32, 1) for goal in ("eps", "v")]
-    return [*first, *second, *(Arm(goal, 32, 0, hue="green", side=8) for goal in ("eps", "v"))]
+    return [*first, *second]
 
 
 def worst(found: dict[str, Any]) -> float:
@@ -280,7 +278,7 @@ def report(runs: list[dict[str, Any]], defaults: list[dict[str, Any]], steps: in
         lines += [
             "",
             "What `alphabar train` chooses for such images at 8×8 (network, batch 128, decaying rate, EMA) and "
-            "a fifth of its length; 1,000 samples as `alphabar sample` makes them:",
+            "a fifth of its length:",
             "",
             "| hue | predicts | steps | drift | standard error | deviation |",
             "|---|---|---|---|---|---|",

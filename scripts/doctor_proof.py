@@ -215,9 +215,9 @@ SICK = [
     Case(
         "noise left",
         "residual-noise",
-        (grainy, grainy),
+        (mnist, mnist),
         "sampled in 10 steps with denoiser.variance=fixed_large",
-        base="healthy colours",
+        base="healthy MNIST",
         then=sample("--steps", "10", "denoiser.variance=fixed_large"),
     ),
     Case("initial EMA", "ema-initial", (digits, blobs), "the paper's EMA without warm-up, short run", NO_WARMUP, 400),
@@ -247,9 +247,9 @@ SICK = [
     Case(
         "NaN",
         "bad-weights",
-        (grainy, grainy),
+        (mnist, mnist),
         "one tensor overwritten by NaN",
-        base="healthy colours",
+        base="healthy MNIST",
         then=change("first.bias", math.nan),
     ),
     Case("grey as colour", "channels", (digits, mnist), "grey images stored as RGB", (), 300, three_times),
@@ -324,7 +324,7 @@ def report(healthy: list[dict[str, Any]], sick: list[dict[str, Any]]) -> list[st
         f"The planted cause was named first in **{hits} of {len(sick)}** sick runs; **{calm} of {len(healthy)}** "
         "healthy runs were called healthy.",
         f"Every cause of the doctor was planted{' but ' + ', '.join(missing) if missing else ''}. Each run is a real "
-        "training (60 to 1,000 steps of a network of 40,000 weights on 8×8 or 12×12 images); the doctor saw the run "
+        "training (60 to 1,200 steps of a network of 40,000 weights on 8×8 or 12×12 images); the doctor saw the run "
         "folder only.",
         "",
         *head,
