@@ -28,7 +28,7 @@ def place(path: Any, folder: int | None) -> str:
 
 
 def watch(root: Path | str, before: Before) -> Callable[[], None]:
-    """Call ``before(operation, path)`` ahead of each operation below ``root``; returns what ends that."""
+    """Call ``before(operation, path)`` ahead of each operation on ``root`` and below; returns what ends that."""
     top = f"{root}/"
     kept: list[tuple[Any, str, Any]] = []
 
@@ -41,7 +41,7 @@ def watch(root: Path | str, before: Before) -> Callable[[], None]:
 
         def operation(path: Any, *more: Any, **named: Any) -> Any:
             where = place(path, named.get("dir_fd"))
-            if where.startswith(top):
+            if where == str(root) or where.startswith(top):
                 before(name, where)
             return real(path, *more, **named)
 
