@@ -347,7 +347,7 @@ def test_limits_of_a_config(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     npz(tmp_path / "tiny.npz")
     (tmp_path / "x.toml").write_text(content)
-    message = refused(capsys, ["train", "tiny.npz", "--out", "new", *SETTINGS, "--config", "x.toml"], 2, *words)
+    message = refused(capsys, ["train", "tiny.npz", "--out", "new", "--config", "x.toml"], 2, *words)
     assert len(message) < 700
 
 

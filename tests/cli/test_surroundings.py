@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from alphabar.base.cache import cache_folder
 from alphabar.base.errors import StorageError
 from alphabar.cli.main import main
-from alphabar.evaluation.cache import cache_folder
 from alphabar.evaluation.curves import read_metrics
 from refusal import refused
 from tiny import SETTINGS, npz

@@ -213,9 +213,7 @@ def test_weights_of_another_network_are_refused(state, tmp_path):
         ({"fc.weight": torch.zeros(1000, 2048)}, r"fc.weight is \[1000, 2048\], the model needs \[1008, 2048\]"),
         ({"Mixed_8a.conv.weight": torch.zeros(1)}, "Mixed_8a.conv.weight is not part of the model"),
     ):
-        # views of one number: a small file
-        small = {name: tensor.flatten()[:1].clone().expand(tensor.shape) for name, tensor in state.items()}
-        torch.save(small | change, path)
+        torch.save(state | change, path)
         with pytest.raises(KeyMismatch, match=what):
             open_inception(path)
     torch.save({"fc.weight": torch.zeros(1008, 2048)}, path)

@@ -144,7 +144,7 @@ def test_dropout_is_only_active_in_training() -> None:
         ({"base_channels": 9, "norm_groups": 3, "attention_heads": 1}, "even"),
         ({"dropout_rate": 1.0}, "dropout_rate"),
         ({"num_res_blocks": 0}, "num_res_blocks"),
-        ({"base_channels_multiples": (), "apply_attention": ()}, "one per resolution"),
+        ({"base_channels_multiples": (), "apply_attention": ()}, "at least 1 item"),
     ],
 )
 def test_fields_that_do_not_fit(fields: dict[str, object], words: str) -> None:

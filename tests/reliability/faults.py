@@ -330,13 +330,13 @@ def resident(report: str) -> None:
 
 def stopped_while_reading() -> None:
     """A scheduler ends this process while it reads its images."""
-    real = train.open_source
+    real = train.open_watched
 
     def opened(*given: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    train.open_source = opened
+    train.open_watched = opened
 
 
 def wait_for(path: str) -> None:

@@ -38,7 +38,7 @@ def test_the_whole_run_is_as_promised(short):
     found = metrics(whole / "metrics.jsonl")
     assert [m["step"] for m in found if "loss" in m] == list(range(1, 21))
     assert [m["step"] for m in found if "held_out_loss" in m] == [10, 20]
-    assert status(whole) == {"state": "finished", "step": 20, "steps": 20, "saved": 20, "exit_code": 0}
+    assert status(whole) == {"state": "finished", "step": 20, "steps": 20, "saved": 20, "skipped": 0, "exit_code": 0}
 
 
 def test_the_comparison_sees_what_differs(short, copy):

@@ -211,6 +211,7 @@ def remove(path: Path) -> None:
         if not path.name.startswith(TEMPORARY):
             doomed = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
             rename(path, doomed)
+            sync_directory(path.parent)
         shutil.rmtree(doomed, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

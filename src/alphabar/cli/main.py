@@ -24,6 +24,8 @@ from alphabar.base.version import __version__
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="alphabar",
     help="Denoising diffusion probabilistic models: train, sample, evaluate.",
@@ -332,6 +334,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             code = app(args=given, prog_name="alphabar", standalone_mode=False)
             sys.stdout.flush()
+            if code == INTERRUPTED:  # what typer makes of a Ctrl-C that nobody caught
+                print("stopped", file=sys.stderr)
             return int(code or 0)
         except Stopped as stop:
             print(stop, file=sys.stderr)
@@ -344,7 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
             return int(stop.exit_code)
         except (KeyboardInterrupt, Abort):
             print("stopped", file=sys.stderr)
-            return 130
+            return INTERRUPTED
         except (BrokenPipeError, SystemExit):  # typer turns a closed pipe into an exit of its own
             _discard_output()
             return 141

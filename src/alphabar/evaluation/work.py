@@ -24,7 +24,7 @@ from alphabar.evaluation.parts import Parts
 from alphabar.model.denoiser import Denoiser
 from alphabar.process.chain import Chain
 from alphabar.samplers.driver import Sampler
-from alphabar.samplers.generate import frames, last_frame
+from alphabar.samplers.generate import finished, frames
 
 __all__ = ["BoundWork", "FeatureWork", "SampleWork", "Work", "batch_size"]
 
@@ -205,8 +205,7 @@ class SampleWork:
         return torch.cat([part["images"] for part in self._batches.load()])
 
     def _sample(self, rows: range) -> dict[str, Tensor]:
-        seeds = range(self.total)
-        return {"images": last_frame(self.denoiser, self.sampler, self.chain, seeds, self.labels, rows)}
+        return {"images": finished(self._frames(rows))}
 
     def _frames(self, rows: range) -> Iterator[Any]:
         labels = None if self.labels is None else self.labels[rows.start : rows.stop]

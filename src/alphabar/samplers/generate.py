@@ -15,7 +15,7 @@ from alphabar.model.denoiser import Denoise, Denoiser, Estimate
 from alphabar.process.chain import Chain, Transition
 from alphabar.samplers.driver import Frame, Sampler, trajectory
 
-__all__ = ["frames", "generate", "last_frame"]
+__all__ = ["finished", "frames", "generate"]
 
 
 def _labelled(denoiser: Denoiser, y: Tensor | None) -> Denoise:
@@ -48,13 +48,10 @@ def frames(
     return trajectory(_labelled(denoiser, labels), sampler, x_T, chain, rng)
 
 
-def last_frame(
-    denoiser: Denoiser, sampler: Sampler, chain: Chain, seeds: Sequence[int], y: Tensor | None, rows: range
-) -> Tensor:
-    """The finished images of the seeds (and labels) at ``rows``: uint8 [len(rows), C, H, W] on the CPU."""
-    part = slice(rows.start, rows.stop)
+def finished(trajectory: Iterator[Frame]) -> Tensor:
+    """The images at the end of a trajectory: uint8 [B, C, H, W] on the CPU."""
     x = None
-    for frame in frames(denoiser, sampler, chain, seeds[part], None if y is None else y[part]):
+    for frame in trajectory:
         x = frame.x
     assert x is not None
     return to_uint8(x).cpu()
@@ -77,13 +74,18 @@ def generate(
     seeds = list(seeds)
     if not seeds:
         return torch.empty((0, *denoiser.shape), dtype=torch.uint8)
+
+    def some(rows: range) -> Tensor:
+        part = slice(rows.start, rows.stop)
+        return finished(frames(denoiser, sampler, chain, seeds[part], None if y is None else y[part]))
+
     was_training = denoiser.training
     denoiser.eval()
     try:
         chunks, parts = Chunks("samples"), []
         for start in range(0, len(seeds), batch):
             rows = range(start, min(len(seeds), start + batch))
-            parts += chunks(lambda piece: last_frame(denoiser, sampler, chain, seeds, y, piece), rows)
+            parts += chunks(some, rows)
         return torch.cat(parts)
     finally:
         denoiser.train(was_training)

@@ -294,17 +294,18 @@ def listed_sha256(folder: Path, name: str) -> str:
     return _listed(storage.read_json(folder / "manifest.json"), folder)[name][1]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, all of them finite.
+def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; only ``finite`` ones, unless somebody wants to look at others.
 
     Raises:
-        CheckpointError: if it is missing, malformed, or holds NaN or infinity.
+        CheckpointError: if it is missing or malformed, or holds NaN or infinity and may not.
     """
     try:
         tensors = _open_tensors(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{printable(path)}: not a readable safetensors file ({printable(error)})") from error
-    _check_finite(tensors, printable(path))
+    if finite:
+        _check_finite(tensors, printable(path))
     return tensors
 
 

@@ -229,7 +229,8 @@ def _model(run: Path, unseen: list[str]) -> Model | None:
     except (AlphabarError, KeyError, TypeError, ValueError) as error:
         unseen.append(f"weights: {error}")
         return None
-    found = {name: checkpoint.read_tensors(folder / f"{name}.safetensors") for name in checkpoint.weights_in(folder)}
+    held = checkpoint.weights_in(folder)
+    found = {name: checkpoint.read_tensors(folder / f"{name}.safetensors", finite=False) for name in held}
     step = checkpoint.STEP.fullmatch(folder.resolve().name)
     facts = {name: WeightFacts.of(tensors) for name, tensors in found.items()}
     first = facts.get("ema") or facts.get("net")
