@@ -109,7 +109,11 @@ def test_a_narrow_terminal(here):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 1, 1, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *TRAIN, "--steps", "5"], stdout=slave, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", COMMAND, *TRAIN, "--steps", "5"],
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     os.close(slave)
     shown = b""

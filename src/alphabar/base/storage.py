@@ -147,7 +147,8 @@ def write_at(path: Path, position: int, data: bytes) -> int:
 def cut(path: Path, size: int) -> None:
     """Make a file end after ``size`` bytes, which needs no space on a full disk. Device files stay as they are."""
     if path.is_file() and path.stat().st_size > size:
-        os.truncate(path, size)
+        with open(path, "r+b", opener=_no_link) as file:
+            file.truncate(size)
 
 
 def sync_file(path: Path) -> None:
@@ -211,8 +212,10 @@ def remove(path: Path) -> None:
         if not path.name.startswith(TEMPORARY):
             doomed = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
             rename(path, doomed)
+        try:
             sync_directory(path.parent)
-        shutil.rmtree(doomed, ignore_errors=True)
+        finally:
+            shutil.rmtree(doomed, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 

@@ -25,6 +25,8 @@ from alphabar.base.version import __version__
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
+MAX_SEED = 2**63 - 1
+MAX_IMAGES = 10_000_000
 
 app = typer.Typer(
     name="alphabar",
@@ -153,7 +155,8 @@ def evaluate(
     settings: SampleSettings = None,
     metrics: Annotated[str, typer.Option(help="What to measure: bpd, fid, kid, is, pr, copies.")] = "bpd",
     n: Annotated[
-        int | None, typer.Option("-n", "--n", help="How many samples [2048], and held-out images for bpd [all].")
+        int | None,
+        typer.Option("-n", "--n", max=MAX_IMAGES, help="How many samples [2048], and held-out images for bpd [all]."),
     ] = None,
     hops: Annotated[int | None, typer.Option(help="bpd: estimate from this many hops instead of all T.")] = None,
     data: Annotated[str | None, typer.Option(help="bpd: other images than those the run held out.")] = None,
@@ -167,7 +170,7 @@ def evaluate(
     sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
     steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
-    seed: Annotated[int, typer.Option(help="bpd: seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="bpd: seed of the noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model; every number comes with the card that says how it was made.
@@ -200,7 +203,7 @@ def classifier(
     name: Annotated[str | None, typer.Option(help="What to call it [the name of the images].")] = None,
     size: Annotated[int | None, typer.Option(help="Bring images to this size.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images [ten; 150,000 to 500,000 images].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed.")] = 0,
 ) -> None:
     """Train a small classifier whose features measure samples: evaluate --features NAME. A minute or two."""
     from alphabar.cli import classifier as command
@@ -222,9 +225,11 @@ def figures(
     between: Annotated[
         str | None, typer.Option(metavar="A,B", help="Interpolate between images 3,7 (held-out) or A.png,B.png.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", "--n", help="How many images the measurements take.")] = 128,
+    n: Annotated[
+        int, typer.Option("-n", "--n", min=2, max=MAX_IMAGES, help="How many images the measurements take.")
+    ] = 128,
     steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the samples and the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the samples and the noise.")] = 0,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     data: Annotated[str | None, typer.Option(help="Other images than those the run held out.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write [RUN/figures].")] = None,
