@@ -185,7 +185,7 @@ def test_a_saved_model_is_compared_with_a_source(run, capsys, tmp_path):
 def test_ctrl_c_keeps_what_is_finished(run, tmp_path):
     """A real process, a real signal: the next call goes on from the parts that are there."""
     command = [sys.executable, "-c", "import sys; from alphabar.cli.main import main; sys.exit(main(sys.argv[1:]))"]
-    arguments = ["evaluate", str(run), "--metrics", "kid", "--features", "pixels", "-n", "20000", "--steps", "8"]
+    arguments = ["evaluate", str(run), "--metrics", "kid", "--features", "pixels", "-n", "200000", "--steps", "8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
     parts = run / "evaluation" / "parts"
@@ -198,7 +198,7 @@ def test_ctrl_c_keeps_what_is_finished(run, tmp_path):
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 130 and "goes on from them" in out
     kept = len(list(parts.rglob("samples-*/*.part")))
-    arguments[arguments.index("20000")] = str(3 * 256)
+    arguments[arguments.index("200000")] = str(3 * 256)
     process = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment, timeout=60)
     assert process.returncode == 0
     assert f"{3 * 256} samples" not in process.stdout, "nothing was left to sample"

@@ -218,7 +218,7 @@ def test_samples_are_not_written_through_links(here, capsys):
         (["demo", "--minutes", "-1", "--out", "new"], 2, "minutes"),
         (["demo", "--minutes", "nan", "--out", "new"], 2, "minutes"),
         (["demo", "--minutes", "inf", "--out", "new"], 2, "minutes"),
-        (["figures", "run", "-n", "0"], 2, "-n"),
+        (["figures", "run", "-n", "0"], 2, "at least 2"),
         (["figures", "run", "--steps", "9"], 2, "9"),
         (["figures", "run", "--between", "1,2,3"], 2, "--between"),
         (["figures", "run", "--between", "1,99999"], 2, "99999"),

@@ -225,9 +225,7 @@ def figures(
     between: Annotated[
         str | None, typer.Option(metavar="A,B", help="Interpolate between images 3,7 (held-out) or A.png,B.png.")
     ] = None,
-    n: Annotated[
-        int, typer.Option("-n", "--n", min=2, max=MAX_IMAGES, help="How many images the measurements take.")
-    ] = 128,
+    n: Annotated[int, typer.Option("-n", "--n", help="How many images the measurements take.")] = 128,
     steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the samples and the noise.")] = 0,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
