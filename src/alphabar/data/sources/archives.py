@@ -22,7 +22,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, BinaryIO, cast
 
@@ -338,8 +338,8 @@ def _plain(path: str) -> BinaryIO:
     if unpack is None:
         return open(path, "rb")
     most = min(MAX_TOTAL_BYTES, max(SMALL_BYTES, MAX_RATIO * os.path.getsize(path)))
-    plain = cast(BinaryIO, tempfile.TemporaryFile())
-    with unpack(path) as stream:
+    with ExitStack() as until_it_is_whole, unpack(path) as stream:
+        plain = until_it_is_whole.enter_context(cast(BinaryIO, tempfile.TemporaryFile()))
         while piece := stream.read(CHUNK_BYTES):
             try:
                 plain.write(piece)
@@ -351,8 +351,9 @@ def _plain(path: str) -> BinaryIO:
                     f"{printable(path)}: unpacks to more than {MAX_RATIO} times its size; unpack it yourself if you "
                     "trust it, and give the folder"
                 )
-    plain.seek(0)
-    return plain
+        plain.seek(0)
+        until_it_is_whole.pop_all()
+        return plain
 
 
 class _Members:

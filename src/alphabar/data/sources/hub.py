@@ -12,6 +12,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, BinaryIO, cast
 
 from alphabar.base.errors import DataError, MissingExtra, StorageError, printable
@@ -148,23 +149,25 @@ class _Tables:
         return pyarrow.parquet.read_schema(file)
 
     def _fill(self) -> None:
-        spool = Spool(cast(BinaryIO, tempfile.TemporaryFile()))
-        for file in self.files:
-            schema = self._schema(file)
-            image = self._column(file, schema.names, IMAGE_COLUMNS)
-            label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-            self.known = self.known or _class_names(schema, label)
-            row = 0
-            for batch in self._batches(file, [image] if label is None else [image, label]):
-                images = batch.column(schema.names.index(image) if file.endswith(".arrow") else image)
-                texts = [None] * len(images) if label is None else batch.column(label).to_pylist()
-                for value, text in zip(images, texts, strict=True):
-                    name = _row_name(file, row)
-                    _keep(spool, name, value.as_py())
-                    if text is not None:
-                        self.labels[name] = Tag(str(text), f"column {label}")
-                    row += 1
-        spool.file.flush()
+        with ExitStack() as until_it_is_whole:
+            spool = Spool(until_it_is_whole.enter_context(cast(BinaryIO, tempfile.TemporaryFile())))
+            for file in self.files:
+                schema = self._schema(file)
+                image = self._column(file, schema.names, IMAGE_COLUMNS)
+                label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+                self.known = self.known or _class_names(schema, label)
+                row = 0
+                for batch in self._batches(file, [image] if label is None else [image, label]):
+                    images = batch.column(schema.names.index(image) if file.endswith(".arrow") else image)
+                    texts = [None] * len(images) if label is None else batch.column(label).to_pylist()
+                    for value, text in zip(images, texts, strict=True):
+                        name = _row_name(file, row)
+                        _keep(spool, name, value.as_py())
+                        if text is not None:
+                            self.labels[name] = Tag(str(text), f"column {label}")
+                        row += 1
+            spool.file.flush()
+            until_it_is_whole.pop_all()
         self.spool = spool
 
     def _column(self, file: str, names: list[str], wanted: tuple[str, ...]) -> str:
