@@ -187,7 +187,14 @@ def test_ctrl_c_keeps_what_is_finished(run, tmp_path):
     command = [sys.executable, "-c", "import sys; from alphabar.cli.main import main; sys.exit(main(sys.argv[1:]))"]
     arguments = ["evaluate", str(run), "--metrics", "kid", "--features", "pixels", "-n", "200000", "--steps", "8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # a shell lets what it runs in the background ignore Ctrl-C, and so do the children of that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     parts = run / "evaluation" / "parts"
     deadline = time.monotonic() + 60
     before = len(list(parts.rglob("samples-*/*.part")))
