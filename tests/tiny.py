@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.cli.main import main
 from alphabar.data.batch import Images
 from alphabar.model.nn import UNet, UNetConfig
 from alphabar.model.variance import FixedSmall
@@ -95,6 +99,22 @@ def npz(path: Path, n: int = 40, labels: int = 0) -> Path:
     extra = {"labels": np.arange(n) % labels} if labels else {}
     np.savez(path, images=pixels(n)[:, 0], **extra)
     return path
+
+
+def trained_in(root: Path, command: Sequence[str]) -> Path:
+    """``root`` with tiny.npz and the run that ``command`` makes of it there."""
+    npz(root / "tiny.npz")
+    with contextlib.chdir(root):
+        assert main(list(command)) == 0
+    return root
+
+
+def moved(trained: Path, root: Path) -> Path:
+    """A copy of such a folder at ``root``, whose run knows its images there."""
+    shutil.copytree(trained, root)
+    config = root / "run" / "config.toml"
+    config.write_text(config.read_text().replace(str(trained), str(root)))
+    return root
 
 
 def reseal(folder: Path) -> None:

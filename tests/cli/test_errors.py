@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from alphabar.base.storage import Lock
 from alphabar.cli.main import main
 from alphabar.weights import checkpoint
 from refusal import refused, snapshot
-from tiny import SETTINGS, files, npz, pixels, reseal
+from tiny import SETTINGS, files, moved, npz, pixels, reseal, trained_in
 
 RUN = [*SETTINGS, "--steps", "4", "run.save_every=2", "run.preview_every=4"]
 
@@ -35,15 +34,7 @@ def train(out: Path, *more: str, data: str = "tiny.npz") -> list[str]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A folder with tiny.npz and a finished run."""
-    root = tmp_path_factory.mktemp("errors")
-    npz(root / "tiny.npz")
-    before = os.getcwd()
-    os.chdir(root)
-    try:
-        assert main(train(Path("run"))) == 0
-    finally:
-        os.chdir(before)
-    return root
+    return trained_in(tmp_path_factory.mktemp("errors"), train(Path("run")))
 
 
 @pytest.fixture
@@ -57,9 +48,7 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch) -> Path:
     """A working directory with tiny.npz and a finished run of it, whose recorded source is this tiny.npz."""
-    root = Path(shutil.copytree(trained, tmp_path / "work"))
-    config = root / "run" / "config.toml"
-    config.write_text(config.read_text().replace(str(trained), str(root)))
+    root = moved(trained, tmp_path / "work")
     monkeypatch.chdir(root)
     return root / "run"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from alphabar.base.errors import StorageError
 from alphabar.cli.main import main
 from alphabar.evaluation.curves import read_metrics
 from refusal import refused
-from tiny import SETTINGS, npz
+from tiny import SETTINGS, moved, trained_in
 
 TRAIN = ["train", "tiny.npz", "--out", "run", *SETTINGS, "run.save_every=2", "run.preview_every=4"]
 SAMPLE = ["sample", "run", "-n", "2", "--steps", "2", "--out", "out"]
@@ -28,22 +27,12 @@ COMMAND = f"{CALL}\nimport sys\nsys.exit(main())"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A working directory with tiny.npz and a run of it."""
-    root = tmp_path_factory.mktemp("surroundings")
-    npz(root / "tiny.npz")
-    before = os.getcwd()
-    os.chdir(root)
-    try:
-        assert main([*TRAIN, "--steps", "4"]) == 0
-    finally:
-        os.chdir(before)
-    return root
+    return trained_in(tmp_path_factory.mktemp("surroundings"), [*TRAIN, "--steps", "4"])
 
 
 @pytest.fixture
 def here(trained, tmp_path, monkeypatch) -> Path:
-    root = Path(shutil.copytree(trained, tmp_path / "work"))
-    config = root / "run" / "config.toml"
-    config.write_text(config.read_text().replace(str(trained), str(root)))
+    root = moved(trained, tmp_path / "work")
     monkeypatch.chdir(root)
     return root
 

@@ -17,7 +17,7 @@ from alphabar.evaluation.features import open_features
 from alphabar.weights import checkpoint
 from alphabar.weights.foreign import read_state
 from refusal import refused
-from tiny import SETTINGS, files, npz
+from tiny import SETTINGS, files, moved, trained_in
 from weights.corpus import DAMAGED, FOLDERS, FOREIGN, RESUMED, STATE, WRONG, Mischief
 
 TRAIN = ["train", "tiny.npz", "--out", "run", *SETTINGS, "run.save_every=2", "run.preview_every=4"]
@@ -33,23 +33,13 @@ class Net(torch.nn.Module):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A folder with tiny.npz and a finished run."""
-    root = tmp_path_factory.mktemp("corpus")
-    npz(root / "tiny.npz")
-    before = os.getcwd()
-    os.chdir(root)
-    try:
-        assert main([*TRAIN, "--steps", "4"]) == 0
-    finally:
-        os.chdir(before)
-    return root
+    return trained_in(tmp_path_factory.mktemp("corpus"), [*TRAIN, "--steps", "4"])
 
 
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch) -> Path:
     """A working directory with tiny.npz and a finished run of it."""
-    root = Path(shutil.copytree(trained, tmp_path / "work"))
-    config = root / "run" / "config.toml"
-    config.write_text(config.read_text().replace(str(trained), str(root)))
+    root = moved(trained, tmp_path / "work")
     monkeypatch.chdir(root)
     # the time that a step takes decides nothing here
     monkeypatch.setattr("alphabar.cli.train._plan", lambda tables, *given: (0.01, tables))
@@ -68,6 +58,11 @@ def refused_by_load(path: Path, *words: str) -> None:
     assert message.isprintable() and len(message) < 700 and all(word in message for word in words), message
 
 
+def refused_by_commands(capsys, model: str, words: list[str]) -> None:
+    for command in ("sample", "evaluate", "inspect"):
+        refused(capsys, [command, model], 4, *words)
+
+
 # --- runs -------------------------------------------------------------------------------------------------------
 
 
@@ -75,8 +70,7 @@ def refused_by_load(path: Path, *words: str) -> None:
 def test_damage_is_refused_by_every_command(run, capsys, name):
     change, words = DAMAGED[name]
     break_all(run, change)
-    for command in ("sample", "evaluate", "inspect"):
-        refused(capsys, [command, "run/step-000000004"], 4, *words)
+    refused_by_commands(capsys, "run/step-000000004", words)
     refused_by_load(run / "step-000000004", *words)
     # each step is reported and passed over, and none is left; what a newer alphabar made is not passed over
     before = sorted(p.name for p in run.iterdir())
@@ -90,8 +84,7 @@ def test_damage_is_refused_by_every_command(run, capsys, name):
 def test_what_makes_no_sense_is_refused_by_every_command(run, capsys, name):
     change, words = WRONG[name]
     break_all(run, change)
-    for command in ("sample", "evaluate", "inspect"):
-        refused(capsys, [command, "run"], 4, *words)
+    refused_by_commands(capsys, "run", words)
     refused_by_load(run, *words)
     assert not (run.parent / "marker").exists()
 

@@ -21,10 +21,10 @@ from typer.exceptions import Abort, Exit, TyperException
 from alphabar.base.chunks import asked_for, is_out_of_memory
 from alphabar.base.errors import AlphabarError, ConfigError, OutOfMemory, Stopped, StorageError, printable
 from alphabar.base.version import __version__
+from alphabar.cli.stop import INTERRUPTED, before_the_first_step
 
 __all__ = ["app", "main"]
 
-INTERRUPTED = 130
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 10_000_000
 
@@ -96,8 +96,6 @@ def train(
     ] = False,
 ) -> None:
     """Train a model. The same command again continues a run that was interrupted."""
-    from alphabar.cli.stop import before_the_first_step
-
     with before_the_first_step():
         from alphabar.cli import train as command
 

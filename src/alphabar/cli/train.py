@@ -207,10 +207,10 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
     Where a step does not fit into memory and the conditions allow it, the settings get the micro-batch that does.
     """
     config = text.from_tables(tables)
-    for line in model_card(trainer.new_denoiser(config, images.shape, images.units)):
+    trial = trainer.build(config, images)
+    for line in model_card(trial.denoiser):
         say(line)
     while True:
-        trial = trainer.build(config, images)
         try:
             seconds = _seconds_per_step(trial, config.run.threads, patience=5)
             break
@@ -219,7 +219,7 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
                 raise
             say(f"note         {str(error).partition(';')[0]}: taking {error.micro_batch} images at once")
             tables = text.merge(tables, {"run": {"micro_batch": error.micro_batch}})
-            config = text.from_tables(tables)
+            trial.config = config = text.from_tables(tables)
     where = str(trial.device) if config.run.threads is None else f"{trial.device}, {config.run.threads} threads"
     say(f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s on {where}")
     return seconds, tables

@@ -187,11 +187,16 @@ def _draw(run: Run, batch: Batch) -> _Draw:
     return _Draw(x0, eps, t, weights, _labels(run, batch))
 
 
+def _losses(run: Run, denoiser: Denoiser, some: _Draw) -> Tensor:
+    """The weighted objective of a denoiser on some images [B]."""
+    tr = run.chain.at(some.t)
+    est = denoiser(q_sample(some.x0, some.eps, tr.abar_t), tr, **some.labels)
+    return scale(run.config.objective(est, some.x0, some.eps, tr), some.weights)
+
+
 def _backward(run: Run, some: _Draw, share: float) -> float:
     """Add the gradient of ``share`` times the mean loss of some images; returns that loss."""
-    tr = run.chain.at(some.t)
-    est = run.denoiser(q_sample(some.x0, some.eps, tr.abar_t), tr, **some.labels)
-    loss = scale(run.config.objective(est, some.x0, some.eps, tr), some.weights).mean() * share
+    loss = _losses(run, run.denoiser, some).mean() * share
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
 
@@ -347,10 +352,7 @@ def held_out_loss(run: Run, at_least: int = 1024) -> float | None:
 
 def _held_out_losses(run: Run, drawn: _Draw, rows: range) -> Tensor:
     """The weighted objective of the EMA weights on some of the images, float64 [B]."""
-    some = drawn.part(rows)
-    tr = run.chain.at(some.t)
-    est = run.ema.denoiser(q_sample(some.x0, some.eps, tr.abar_t), tr, **some.labels)
-    return scale(run.config.objective(est, some.x0, some.eps, tr), some.weights).double().cpu()
+    return _losses(run, run.ema.denoiser, drawn.part(rows)).double().cpu()
 
 
 def _held_out_times(run: Run, n: int) -> tuple[Tensor, Tensor]:
