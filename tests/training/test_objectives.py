@@ -87,6 +87,36 @@ def test_simple_is_the_error_of_what_is_predicted(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", sorted(PREDICTIONS))
+@pytest.mark.parametrize("t", [1, 4, 10])
+def test_weighted_errors_do_not_depend_on_what_is_predicted(t: int, target: str) -> None:
+    """The papers' weights of the x0 error: min(SNR, γ), and SNR/(k + SNR)^γ."""
+    snr = ABAR[t] / (1 - ABAR[t])
+    weights = {
+        ab.objectives.MinSNR(gamma=1.5): min(snr, 1.5),
+        ab.objectives.P2(k=0.7, gamma=0.5): snr / (0.7 + snr) ** 0.5,
+    }
+    for objective, weight in weights.items():
+        loss = losses(objective, exact_denoiser(target), t)
+        assert loss.mean().item() == pytest.approx(weight * DATA.mmse(ABAR[t]) / 4, rel=1e-9)
+
+
+@pytest.mark.parametrize("objective", [ab.objectives.MinSNR(gamma=1e9), ab.objectives.P2(gamma=0)])
+def test_weighted_errors_end_in_l_simple(objective: object) -> None:
+    """A γ beyond every SNR, or P2's γ = 0, changes nothing where ε is predicted."""
+    times = [1 + i % 10 for i in range(16)]
+    simple = losses(ab.objectives.Simple(), exact_denoiser(), times)
+    torch.testing.assert_close(losses(objective, exact_denoiser(), times), simple, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("objective", [ab.objectives.MinSNR(), ab.objectives.P2()])
+def test_weighted_errors_where_nothing_is_left_of_the_image(objective: object) -> None:
+    """ᾱ_T = 0 with v: the weight of x̂_0 is 0 there, and so are loss and gradient."""
+    schedule = ab.Schedule.from_alpha_bar(torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64))
+    denoiser = ab.Denoiser(ExactNet(DATA, schedule.alpha_bar, "v"), schedule, prediction=ab.V(), shape=(1, 2, 2))
+    assert (losses(objective, denoiser, 2, ab.Chain.full(schedule)) == 0).all()
+
+
+@pytest.mark.parametrize("target", sorted(PREDICTIONS))
 @pytest.mark.parametrize("kind", VARIANCES)
 @pytest.mark.parametrize("t", [2, 5, 10])
 def test_bound_is_the_kl(t: int, kind: str, target: str) -> None:

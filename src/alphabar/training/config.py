@@ -17,7 +17,7 @@ from alphabar.model.prediction import Eps, Prediction
 from alphabar.model.variance import FixedLarge, Variance
 from alphabar.process.schedules import Linear, ScheduleSpec
 from alphabar.training.ema import EmaConfig
-from alphabar.training.objectives import Objective, Simple
+from alphabar.training.objectives import OBJECTIVES, P2, MinSNR, Objective, Simple
 from alphabar.training.optim import OptimConfig
 from alphabar.training.times import Times, Uniform
 
@@ -128,8 +128,10 @@ class RunConfig:
                 f"{self.net.input_channels * self.variance.channels} for {self.net.input_channels} input channels and "
                 f"variance {type(self.variance).__name__}"
             )
-        if self.variance.channels > 1 and isinstance(self.objective, Simple):
-            raise ConfigError("objective: L_simple teaches no variance; use objective.kind=hybrid or bound")
+        if self.variance.channels > 1 and isinstance(self.objective, Simple | MinSNR | P2):
+            raise ConfigError(
+                f"objective: {OBJECTIVES.name_of(self.objective)} teaches no variance; use objective.kind=hybrid or bound"
+            )
         rows = self.net.total_time_steps
         if rows is not None and self.schedule.T > rows:
             raise ConfigError(

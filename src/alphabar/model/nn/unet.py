@@ -12,6 +12,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from alphabar.base.choice import choice
 from alphabar.base.errors import ConfigError
@@ -50,6 +51,8 @@ class UNetConfig:
         small_init: Ho et al.'s initialisation instead of torch's.
         pad_input: pad images whose sides are no multiples of the down-sampling with zeros, as every convolution does at
             its borders, and cut the output back. Without it such sizes are refused.
+        patch_size: p folds each p×p square of pixels into channels before the first convolution and unfolds it after
+            the last (Hoogeboom et al. 2023, "simple diffusion", §2.4): every layer works on p² times fewer positions.
     """
 
     input_channels: Count = 3
@@ -69,6 +72,7 @@ class UNetConfig:
     asymmetric_padding: bool = False
     small_init: bool = False
     pad_input: bool = False
+    patch_size: Annotated[int, Field(ge=1, le=64)] = 1
 
     def __post_init__(self) -> None:
         """Check that the fields fit each other."""
@@ -94,7 +98,7 @@ class UNetConfig:
     @property
     def down_sampling(self) -> int:
         """The factor between the largest and smallest resolution: both sides of an image must be multiples of it."""
-        return int(2 ** (len(self.base_channels_multiples) - 1))
+        return int(self.patch_size * 2 ** (len(self.base_channels_multiples) - 1))
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ConfigError unless images of this size pass down and up unchanged."""
@@ -102,9 +106,13 @@ class UNetConfig:
         if not self.pad_input and (height % factor or width % factor):
             raise ConfigError(
                 f"image size {height}x{width} is not divisible by {factor}, the down-sampling of "
-                f"{len(self.base_channels_multiples)} resolutions; set net.pad_input=true, resize the images, or "
+                f"{len(self.base_channels_multiples)} resolutions{self._of_patches}; set net.pad_input=true, resize the images, or "
                 "give fewer base_channels_multiples"
             )
+
+    @property
+    def _of_patches(self) -> str:
+        return "" if self.patch_size == 1 else f" of {self.patch_size}x{self.patch_size} patches"
 
     def padded(self, side: int) -> int:
         """The side that the network works at for an image's ``side``."""
@@ -162,6 +170,7 @@ class UNet(nn.Module):
         asymmetric_padding: bool = UNetConfig.asymmetric_padding,
         small_init: bool = UNetConfig.small_init,
         pad_input: bool = UNetConfig.pad_input,
+        patch_size: int = UNetConfig.patch_size,
     ) -> None:
         super().__init__()
         self.config = UNetConfig(
@@ -182,6 +191,7 @@ class UNet(nn.Module):
             asymmetric_padding=asymmetric_padding,
             small_init=small_init,
             pad_input=pad_input,
+            patch_size=patch_size,
         )
         time_emb_dims_exp = base_channels * time_multiple
 
@@ -201,7 +211,7 @@ class UNet(nn.Module):
         self.time_embeddings = SinusoidalPositionEmbeddings(total_time_steps, base_channels, time_emb_dims_exp)
         if num_classes:
             self.label_embeddings = nn.Embedding(num_classes, time_emb_dims_exp)
-        self.first = nn.Conv2d(input_channels, base_channels, kernel_size=3, padding="same")
+        self.first = nn.Conv2d(input_channels * patch_size**2, base_channels, kernel_size=3, padding="same")
 
         levels = [base_channels * multiple for multiple in base_channels_multiples]
         channels = base_channels
@@ -226,7 +236,7 @@ class UNet(nn.Module):
             if level != 0:
                 self.decoder_blocks.append(UpSample(channels))
 
-        last = nn.Conv2d(channels, output_channels, kernel_size=3, padding="same")
+        last = nn.Conv2d(channels, output_channels * patch_size**2, kernel_size=3, padding="same")
         self.final = nn.Sequential(nn.GroupNorm(norm_groups, channels, eps=norm_eps), nn.SiLU(), last)
         if small_init:
             initialise_small(self, last)
@@ -236,7 +246,7 @@ class UNet(nn.Module):
         height, width = x.shape[2:]
         self.config.check_size(height, width)
         if self.config.pad_input:
-            x = nn.functional.pad(x, (0, self.config.padded(width) - width, 0, self.config.padded(height) - height))
+            x = functional.pad(x, (0, self.config.padded(width) - width, 0, self.config.padded(height) - height))
         embedding = self.time_embeddings(t)
         if self.config.num_classes:
             if y is None:
@@ -245,7 +255,7 @@ class UNet(nn.Module):
         elif y is not None:
             raise ConfigError("this network was built without classes; leave out y, or build it with num_classes")
 
-        h = self.first(x)
+        h = self.first(functional.pixel_unshuffle(x, self.config.patch_size))
         skips = [h]
         for layer in self.encoder_blocks:
             h = layer(h, embedding)
@@ -256,5 +266,5 @@ class UNet(nn.Module):
             if isinstance(layer, ResnetBlock):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = layer(h, embedding)
-        out: Tensor = self.final(h)
+        out = functional.pixel_shuffle(self.final(h), self.config.patch_size)
         return out[..., :height, :width]

@@ -11,9 +11,11 @@ from alphabar.model.denoiser import Estimate
 from alphabar.process.chain import Transition
 from alphabar.training.objectives.bound import Bound
 from alphabar.training.objectives.hybrid import Hybrid
+from alphabar.training.objectives.min_snr import MinSNR
+from alphabar.training.objectives.p2 import P2
 from alphabar.training.objectives.simple import Simple
 
-__all__ = ["OBJECTIVES", "Bound", "Hybrid", "Objective", "Simple"]
+__all__ = ["OBJECTIVES", "P2", "Bound", "Hybrid", "MinSNR", "Objective", "Simple"]
 
 
 class Objective(Protocol):
@@ -24,4 +26,6 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: Registry[type[Objective]] = Registry("objectives", {"simple": Simple, "bound": Bound, "hybrid": Hybrid})
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "objectives", {"simple": Simple, "bound": Bound, "hybrid": Hybrid, "min_snr": MinSNR, "p2": P2}
+)
