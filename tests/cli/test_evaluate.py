@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 
 import alphabar as ab
+from alphabar.cli.evaluate import held_out_images
 from alphabar.cli.main import main
+from alphabar.cli.model import open_model
 from alphabar.evaluation import work
 from alphabar.evaluation.features.classifier import classifier_folder, open_classifier
 from oracles import linear_guess
@@ -361,3 +363,19 @@ def test_classifiers_need_classes(run, tmp_path, capsys):
     assert code == 3 and "classes" in error
     code, error = refused(capsys, "classifier", "digits", "--name", "../up")
     assert code == 2 and "--name" in error
+
+
+def test_other_images_are_read_as_those_of_the_run(tmp_path, capsys):
+    """Black and white mean for --data what they meant in training, however bright the other images are."""
+    for name, brightest in (("trained", 4000), ("others", 1000)):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            ramp = np.linspace(0, brightest, 64).reshape(8, 8).astype(np.uint16) + i
+            Image.fromarray(ramp).save(tmp_path / name / f"{i}.png")
+    run = tmp_path / "run"
+    settings = [*SETTINGS, "data.value_range=[0, 4096]", "data.background=3"]
+    assert main(["train", str(tmp_path / "trained"), "--out", str(run), "--steps", "1", *settings]) == 0
+    capsys.readouterr()
+    opened = open_model(run)
+    images = held_out_images(opened.folder, str(tmp_path / "others"), opened.denoiser)
+    assert images.gather(np.arange(12)).x.max() == round(1011 / 4096 * 255)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def run(
     out = checkpoint.output_folder(opened.folder) / "evaluation"
     studies: list[Study] = []
     if "bpd" in wanted:
-        images = held_out_images(opened.folder, data, opened.denoiser.shape)
+        images = held_out_images(opened.folder, data, opened.denoiser)
         images = images.subset(np.arange(min(n or len(images), len(images))))
         facts = {"weights": opened.weights_sha256}
         studies.append(BoundStudy(opened.denoiser, images, out / "parts", facts, seed=seed, hops=hops))
@@ -122,9 +123,7 @@ def _real_images(opened: Opened, reference: str, *, compare: bool, copies: bool)
     against = None
     if compare:
         of_run = {"train": train, "held-out": held_out}
-        against = (
-            of_run[reference] if reference in of_run else open_watched(reference, Reading(_side(opened.denoiser.shape)))
-        )
+        against = of_run[reference] if reference in of_run else _others(opened.folder, reference, opened.denoiser)
         if against is not None and len(against) < 2:
             raise DataError(f"--reference {printable(reference)}: {len(against)} images are too few; need at least 2")
     return RealImages(against, train, held_out) if copies else RealImages(against)
@@ -197,9 +196,16 @@ def _report(
     say(f"wrote        {printable(stem)}.json, .txt{''.join(f', {f.name.removeprefix(stem.name)}' for f in files)}")
 
 
-def _side(shape: tuple[int, int, int]) -> int | None:
-    """The size that a source is brought to for images of this shape; None leaves other than square ones alone."""
-    return shape[1] if shape[1] == shape[2] else None
+def _others(folder: Path, source: str, denoiser: Denoiser) -> Images:
+    """Images that the run of the checkpoint ``folder`` was not trained on, read in the way of those that it was."""
+    file = checkpoint.output_folder(folder) / "config.toml"
+    reading = from_tables(read_toml(file)).data.reading() if file.exists() else Reading()
+    _, height, width = denoiser.shape
+    units = denoiser.units
+    # a square model takes images of any size; other shapes must come as they are
+    size = height if height == width else None
+    value_range = reading.value_range if units is None else (units.low, units.high)
+    return open_watched(source, dataclasses.replace(reading, size=size, value_range=value_range))
 
 
 def data_of_run(folder: Path) -> tuple[Images, Images]:
@@ -223,7 +229,7 @@ def data_of_run(folder: Path) -> tuple[Images, Images]:
     return train, held_out
 
 
-def held_out_images(folder: Path, data: str | None, shape: tuple[int, int, int]) -> Images:
+def held_out_images(folder: Path, data: str | None, denoiser: Denoiser) -> Images:
     """The images of ``data``, or those that the run of the checkpoint ``folder`` kept from training.
 
     Raises:
@@ -231,14 +237,15 @@ def held_out_images(folder: Path, data: str | None, shape: tuple[int, int, int])
         DataError: if the images are of another shape, or no longer those that the run was trained on.
     """
     if data is not None:
-        images = open_watched(data, Reading(_side(shape)))
+        images = _others(folder, data, denoiser)
     else:
         _, images = data_of_run(folder)
         if not len(images):
             raise ConfigError(f"{printable(folder)}: held out no images; give --data SOURCE")
-    if images.shape != shape:
+    if images.shape != denoiser.shape:
         raise DataError(
-            f"{printable(images.name)}: images are {images.shape}, the model makes {shape}; give others to --data"
+            f"{printable(images.name)}: images are {images.shape}, the model makes {denoiser.shape}; give others to "
+            "--data"
         )
     return images
 

@@ -29,6 +29,7 @@ from alphabar.evaluation.figures.decode import device_of, labelled
 from alphabar.evaluation.figures.interpolation import pair_of
 from alphabar.evaluation.pictures import animation
 from alphabar.evaluation.report import Section, page
+from alphabar.model.denoiser import Denoiser
 from alphabar.weights import checkpoint
 
 __all__ = ["run"]
@@ -57,7 +58,7 @@ def run(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{printable(out)}: is a file; give a folder to --out")
     rule, chain, denoiser = prepare(copy.copy(trained), "ancestral", steps)
-    train, held_out = _images(folder, data, trained.shape)
+    train, held_out = _images(folder, data, trained)
     subject = Subject(denoiser, chain, train, held_out, rule, seed=seed, n=n, as_trained=trained)
     options: dict[str, dict[str, Any]] = {}
     if between is not None:
@@ -98,13 +99,13 @@ def _names(only: str | None) -> list[str]:
     return [name for name in FIGURES if name in wanted]
 
 
-def _images(folder: Path, data: str | None, shape: tuple[int, int, int]) -> tuple[Images | None, Images | None]:
+def _images(folder: Path, data: str | None, denoiser: Denoiser) -> tuple[Images | None, Images | None]:
     """Training images and held-out images (or those of ``data``); None with a note where they cannot be had.
 
     Raises:
         ConfigError, DataError: if ``data`` was given and is no good.
     """
-    held_out = None if data is None else held_out_images(folder, data, shape)
+    held_out = None if data is None else held_out_images(folder, data, denoiser)
     try:
         train, kept = data_of_run(folder)
     except (ConfigError, DataError) as missing:

@@ -70,17 +70,21 @@ def run(
 
     if not dry_run:
         _check_place(out if out is not None else Path("runs"))
-    reading = reading_of(over.get("data", {}))
+    anew = fresh or dry_run
+    saved = _saved_tables(out) if out is not None and not anew else None
+    # what is not repeated on the command line is as it was; what was given and differs is refused below
+    reading = reading_of(text.merge(saved or {}, over).get("data", {}))
     images = open_watched(source, reading)
     if not _is_text(images.spec):
         raise ConfigError(f"{printable(images.spec)}: a path that is no UTF-8 cannot be kept in config.toml; rename it")
     directory = out if out is not None else Path("runs") / (images.name or "run")
     if out is None and not dry_run:
         _check_place(directory)
-    saved = _saved_tables(directory) if not (fresh or dry_run) else None
-    if saved is not None and reading_of(saved.get("data", {})) != reading:
-        # what was not repeated on the command line is as it was; what was given and differs is refused below
-        images = open_watched(source, reading_of(text.merge(saved, over)["data"]))
+    if out is None and not anew:
+        # only the images say which run this is, so they may have to be read once more
+        saved = _saved_tables(directory)
+        again = reading_of(text.merge(saved or {}, over).get("data", {}))
+        images = images if again == reading else open_watched(source, again)
     if saved is not None:
         tables = _continued(saved, over, images, directory)
     else:

@@ -129,9 +129,8 @@ class RunConfig:
                 f"variance {type(self.variance).__name__}"
             )
         if self.variance.channels > 1 and isinstance(self.objective, Simple | MinSNR | P2):
-            raise ConfigError(
-                f"objective: {OBJECTIVES.name_of(self.objective)} teaches no variance; use objective.kind=hybrid or bound"
-            )
+            kind = OBJECTIVES.name_of(self.objective)
+            raise ConfigError(f"objective: {kind} teaches no variance; use objective.kind=hybrid or bound")
         rows = self.net.total_time_steps
         if rows is not None and self.schedule.T > rows:
             raise ConfigError(
