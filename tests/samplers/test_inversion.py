@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -39,9 +41,9 @@ def test_the_error_falls_with_steps(iterations: int, spacing: str) -> None:
 
 
 def test_the_error_falls_with_iterations() -> None:
-    errors = [there_and_back(50, iterations) for iterations in (1, 2, 4, 8, 16)]
-    assert all(later < earlier / 5 for earlier, later in zip(errors[:-1], errors[1:-1], strict=False))
-    assert errors[-1] < 1e-10
+    errors = [there_and_back(50, iterations) for iterations in (1, 2, 4, 8)]
+    assert all(later < earlier / 5 for earlier, later in pairwise(errors))
+    assert there_and_back(50, 16) < 1e-10
 
 
 def test_a_thousand_steps_are_exact_enough() -> None:
@@ -59,7 +61,7 @@ def test_it_is_the_inverse_of_a_known_map() -> None:
 
 def test_one_network_call_per_hop_and_iteration() -> None:
     denoiser, chain = denoiser_of(), ab.Chain(PAPER, times=(700, 300, 20, 0))
-    invert(denoiser, x_0, chain, iterations=2)
+    invert(denoiser, x_0[:1], chain, iterations=2)
     assert denoiser.net.seen == [[19], [19], [299], [299], [699], [699]]
 
 

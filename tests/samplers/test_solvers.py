@@ -1,4 +1,4 @@
-"""The solvers of other papers: each against its own formulas in numpy, against DDIM, and where an estimate is clipped."""
+"""The solvers of other papers: each against its own formulas in numpy, also where x̂_0 is clipped, and against DDIM."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def test_the_limits_of_extrapolation_matter() -> None:
     lam = [solvers.lam(PAPER.alpha_bar[t].item()) for t in CHAINS["linear, 12 uniform"].times[:-1]]
     ratios = np.diff(lam)[1:] / np.diff(lam)[:-1]
     assert ratios.min() < 0.95 and ratios.max() > 2
-    sigma = np.exp(-np.array([solvers.lam(COSINE.alpha_bar[t].item()) for t in CHAINS["cosine, 9 trailing"].times[:-1]]))
+    sigma = np.exp(
+        -np.array([solvers.lam(COSINE.alpha_bar[t].item()) for t in CHAINS["cosine, 9 trailing"].times[:-1]])
+    )
     assert (sigma[:-1] / sigma[1:]).max() > 100 and (sigma[:-1] / sigma[1:]).min() < 2
 
 
@@ -88,9 +90,7 @@ def test_one_hop_is_ddim(chain: ab.Chain, name: str) -> None:
     once = ab.Chain(chain.schedule, times=(chain.times[0], 0))
     torch.testing.assert_close(frames(ORACLES[name][0], once)[0], frames(ddim, once)[0], rtol=1e-12, atol=1e-12)
     if name != "heun":
-        torch.testing.assert_close(
-            frames(ORACLES[name][0], chain)[0], frames(ddim, chain)[0], rtol=1e-12, atol=1e-12
-        )
+        torch.testing.assert_close(frames(ORACLES[name][0], chain)[0], frames(ddim, chain)[0], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
