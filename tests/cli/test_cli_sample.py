@@ -128,6 +128,53 @@ def test_samplers_steps_and_conventions_matter(run, tmp_path):
     assert found["eta"] != found["ddim"]
 
 
+@pytest.mark.parametrize("name", ab.SAMPLERS)
+def test_every_sampler_by_name(run, tmp_path, capsys, name):
+    """The same images as by the library, and how often the network was asked where that is not the number of steps."""
+    found = sample(run, tmp_path / "out", "-n", "2", "--sampler", name, "--steps", "4")
+    said = capsys.readouterr().out
+    manifest = json.loads(found["manifest.json"])
+    assert manifest["sampler"]["kind"] == name and len(manifest["times"]) == 5
+    denoiser, sampler = ab.load(run), ab.SAMPLERS[name]()
+    chain = ab.Chain.spaced(denoiser.schedule, 4)
+    expected = ab.generate(denoiser, sampler, chain, [0, 1])
+    for i in range(2):
+        with Image.open(tmp_path / "out" / f"{i:05d}.png") as image:
+            assert np.array_equal(np.asarray(image), expected[i, 0].numpy())
+    calls = ab.samplers.network_calls(sampler, chain)
+    assert ("4 steps)" in said) is (calls == 4) and (f"4 steps, {calls} network calls)" in said) is (calls != 4)
+
+
+@pytest.mark.parametrize("name", ab.SAMPLERS)
+def test_large_variances_are_replaced_on_long_hops_where_they_matter(run, tmp_path, capsys, name):
+    denoiser = ab.load(run)
+    denoiser.variance = ab.FixedLarge()
+    ab.save(denoiser, tmp_path / "model")
+    for steps, long in (("4", True), ("8", False)):
+        capsys.readouterr()
+        out = tmp_path / steps
+        found = sample(tmp_path / "model", out, "-n", "1", "--sampler", name, "--steps", steps)
+        replaced = long and ab.SAMPLERS[name].needs_variance
+        assert ("using beta-tilde" in capsys.readouterr().out) is replaced
+        manifest = json.loads(found["manifest.json"])
+        assert manifest["variance"] == ("fixed_small" if replaced else "fixed_large")
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_the_help_names_every_sampler(command, capsys):
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"\b{name}\b", shown) for name in ab.SAMPLERS)
+
+
+def test_settings_of_a_sampler(run, tmp_path):
+    more = ("-n", "1", "--sampler", "predictor_corrector")
+    plain = sample(run, tmp_path / "plain", *more)
+    strong = sample(run, tmp_path / "strong", *more, "sampler.snr=0.5", "sampler.corrector_steps=2")
+    assert json.loads(strong["manifest.json"])["sampler"]["corrector_steps"] == 2
+    assert plain["00000.png"] != strong["00000.png"]
+
+
 def test_without_out_samples_go_below_the_run_and_the_run_still_loads(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     for source in (copy, copy / "step-000000003"):

@@ -351,6 +351,8 @@ def test_what_is_not_ours_is_not_set_aside(here, capsys):
         (["sample", "run", "--steps", "9"], ["steps", "9", "8"]),
         (["sample", "run", "--steps", "0"], ["steps", "0"]),
         (["sample", "run", "--sampler", "dimm"], ["dimm", "ancestral", "did you mean 'ddim'"]),
+        (["sample", "run", "--sampler", "huen"], ["huen", "dpmpp_2m", "did you mean 'heun'"]),
+        (["sample", "run", "--sampler", "predictor_corrector", "sampler.snr=0"], ["sampler.snr", "0"]),
         (["sample", "run", "--weights", "emma"], ["--weights", "emma", "ema, raw"]),
         (["sample", "run", "chain.spacing=linear"], ["linear", "uniform"]),
         (["sample", "run", "chain.spacin=uniform"], ["chain.spacin", "spacing"]),

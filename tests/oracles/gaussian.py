@@ -109,6 +109,35 @@ class Gaussian:
             moments.append((mean, var))
         return moments
 
+    def sde_2m_moments(self, abars: Sequence[float]) -> list[tuple[Array, Array]]:
+        """(mean, variance) of x at every time reached by SDE-DPM-Solver++(2M) from N(0, I).
+
+        Each step is affine in the pair (x_t, x̂_0 of the hop before), whose 2×2 covariance is carried along.
+        """
+        lams = [0.5 * np.log(abar / (1.0 - abar)) for abar in abars[:-1]]
+        zero = np.zeros_like(self.mean)
+        mean = np.stack([zero, zero])
+        cov = np.stack([np.stack([zero + 1.0, zero]), np.stack([zero, zero])])
+        moments = []
+        for hop, (abar_t, abar_s) in enumerate(pairwise(abars)):
+            on_x0, on_x_t, sigma2 = condition(abar_t, abar_s)
+            last = hop == len(abars) - 2
+            weight = 0.0
+            if hop > 0 and not last:
+                weight = min(0.5, (lams[hop + 1] - lams[hop]) / (lams[hop] - lams[hop - 1]) / 2)
+            slope, offset = self.x0_coefficients(abar_t)
+            step = np.stack(
+                [
+                    np.stack([on_x0 * (1 + weight) * slope + on_x_t, zero - on_x0 * weight]),
+                    np.stack([slope, zero]),
+                ]
+            )
+            mean = np.einsum("ijp,jp->ip", step, mean) + np.stack([on_x0 * (1 + weight) * offset, offset])
+            cov = np.einsum("ijp,jkp,lkp->ilp", step, cov, step)
+            cov[0, 0] += 0.0 if last else sigma2
+            moments.append((mean[0], cov[0, 0].copy()))
+        return moments
+
     def ddim_map(self, abars: Sequence[float], x_T: Array) -> Array:
         """Where deterministic DDIM takes x_T: a per-image identity, not a moment.
 
@@ -143,6 +172,29 @@ class Gaussian:
     def entropy(self) -> float:
         """Differential entropy of the data, nats."""
         return 0.5 * float(np.sum(np.log(2 * np.pi * np.e * self.var)))
+
+
+def corrected_variances(
+    var: float, abars: Sequence[float], variances: Sequence[float], alphas: Sequence[float], snr: float, steps: int
+) -> list[float]:
+    """Variance at every time reached by predictor–corrector sampling of data N(0, var) in infinitely many dimensions.
+
+    Independent noise is then orthogonal to x and ‖z‖²/D = 1, so that a Langevin step of size δ = 2α r²/(‖g‖²/D), where
+    g = −x/c has ‖g‖²/D = V/c², takes V to (1 − δ/c)² V + 2δ. ``alphas`` are the α of the times that are reached.
+    """
+    normal = Gaussian(np.zeros(1), np.array([var]))
+    value, reached = 1.0, []
+    for hop, (abar_t, abar_s, sigma2) in enumerate(zip(abars[:-1], abars[1:], variances, strict=True)):
+        slope = normal.reverse_coefficients(abar_t, abar_s)[0].item()
+        value = slope**2 * value
+        if hop < len(variances) - 1:
+            value += sigma2
+            c = normal.marginal_var(abar_s).item()
+            for _ in range(steps):
+                delta = 2 * alphas[hop] * snr**2 * c**2 / value
+                value = (1 - delta / c) ** 2 * value + 2 * delta
+        reached.append(value)
+    return reached
 
 
 def sigma_points(dims: int) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ import torch
 
 import alphabar as ab
 from noise import InjectedNoise
-from oracles.gaussian import Gaussian, hop_variances
+from oracles.gaussian import Gaussian, corrected_variances, hop_variances
 from oracles.nets import ExactNet
 
 DATA = Gaussian(np.array([0.3, -0.5, 0.0, 1.0]), np.array([4.0, 1.0, 0.25, 0.01]))
@@ -124,3 +124,88 @@ def test_the_network_is_asked_for_every_time_once() -> None:
         x_T = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
         ab.sample(denoiser, ab.samplers.Ancestral(), x_T, chain, InjectedNoise([x_T] * len(chain.times)))
         assert net.seen == [[t - 1] for t in chain.times[:-1]]
+
+
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+def test_sde_dpm_solver(chain: ab.Chain) -> None:
+    """Every frame of SDE-DPM-Solver++(2M); the network's variance plays no part."""
+    denoiser = exact_denoiser(chain, ab.FixedLarge())
+    expected = DATA.sde_2m_moments(abars(chain))
+    assert_moments(measured_moments(denoiser, ab.samplers.SDEDPMSolverPP2M(), chain), expected)
+
+
+def even(T: int) -> ab.Schedule:
+    """λ falls evenly from 4 at t = 1 to −4 at t = T."""
+    lam = torch.linspace(4, -4, T, dtype=torch.float64)
+    return ab.Schedule.from_alpha_bar(torch.sigmoid(2 * lam))
+
+
+def slope(steps: list[int], errors: list[float]) -> float:
+    return -float(np.polyfit(np.log(steps), np.log(errors), 1)[0])
+
+
+@pytest.mark.parametrize("sampler", [ab.samplers.Ancestral(), ab.samplers.SDEDPMSolverPP2M()], ids=str)
+def test_variances_converge_with_the_declared_order(sampler: object) -> None:
+    """To ᾱ var + 1 − ᾱ at t = 1, for variances above and below 1, by regression of log error on log steps, ±0.3."""
+    steps = [51, 101, 201, 401]
+    chains = [ab.Chain.spaced(even(2001), n) for n in steps]
+    abar_1 = chains[0].schedule.alpha_bar[1].item()
+    ends = [measured_moments(exact_denoiser(chain, ab.FixedSmall()), sampler, chain)[-2][1] for chain in chains]
+    for pixel, exact in enumerate(DATA.marginal_var(abar_1)):
+        errors = [abs(end[pixel] - exact) for end in ends]
+        # the variance of a pixel of variance 1 is nearly right at any number of steps
+        if exact != pytest.approx(1.0):
+            assert slope(steps, errors) == pytest.approx(sampler.order, abs=0.3), pixel
+    assert np.abs(ends[-1] - DATA.marginal_var(abar_1)).max() < (0.2 if sampler.order == 1 else 1e-3)
+
+
+class OrthogonalNoise:
+    """Every draw is a new axis of the image, of length √D: what independent noise is in infinitely many dimensions."""
+
+    def __init__(self, dims: int) -> None:
+        self.axes = iter(torch.eye(dims, dtype=torch.float64) * dims**0.5)
+
+    def randn_like(self, x: torch.Tensor) -> torch.Tensor:
+        return next(self.axes).reshape(x.shape)
+
+
+def corrected(chain: ab.Chain, sampler: ab.samplers.PredictorCorrector, var: float) -> list[float]:
+    """Exact variances by the library."""
+    dims = 1 + (len(chain) - 1) * (1 + sampler.corrector_steps)
+    data = Gaussian(np.zeros(dims), np.full(dims, var))
+    net = ExactNet(data, chain.schedule.alpha_bar)
+    denoiser = ab.Denoiser(net, chain.schedule, variance=ab.FixedSmall(), clip=None, shape=(1, 1, dims))
+    noise = OrthogonalNoise(dims)
+    x_T = noise.randn_like(torch.zeros(1, 1, 1, dims, dtype=torch.float64))
+    return [f.x.square().mean().item() for f in ab.trajectory(denoiser, sampler, x_T, chain, noise)]
+
+
+@pytest.mark.parametrize("var", [0.01, 0.25, 1.0, 4.0])
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("name", ["T=10", "T=10, 3 hops", "T=10, one hop", "T=1000, 20 uniform"])
+def test_predictor_and_corrector(name: str, steps: int, var: float) -> None:
+    chain, sampler = CHAINS[name], ab.samplers.PredictorCorrector(snr=0.2, corrector_steps=steps)
+    abar = chain.schedule.alpha_bar
+    alphas = [(abar[s] / abar[s - 1]).item() for s in chain.times[1:-1]]
+    variances = hop_variances(abars(chain), "small")
+    expected = corrected_variances(var, abars(chain), variances, alphas, 0.2, steps)
+    np.testing.assert_allclose(corrected(chain, sampler, var), expected, rtol=1e-9)
+
+
+def test_langevin_steps_correct_the_predictor_up_to_an_error_of_their_own() -> None:
+    """In few hops they repair what the predictor did; in many they leave c/(1 − δ/2c) = c/(1 − α r²): order 0."""
+    few, many = ab.Chain.spaced(even(2001), 10), ab.Chain.spaced(even(2001), 200)
+    var, abar = 0.25, few.schedule.alpha_bar
+    exact = (abar[1] * var + 1 - abar[1]).item()
+
+    def error(chain: ab.Chain, steps: int, snr: float = 0.16) -> float:
+        variances, alphas = (
+            hop_variances(abars(chain), "small"),
+            [(abar[s] / abar[s - 1]).item() for s in chain.times[1:-1]],
+        )
+        return corrected_variances(var, abars(chain), variances, alphas, snr, steps)[-2] / exact - 1
+
+    assert abs(error(few, 5)) < abs(error(few, 1)) / 2 < abs(error(few, 0)) / 2
+    floor = 1 / (1 - 0.16**2) - 1
+    assert error(many, 30) == pytest.approx(floor, rel=0.05)
+    assert ab.samplers.PredictorCorrector().order == 0

@@ -1,6 +1,8 @@
-"""DDIM with a clipped estimate, and the mode in which the network generates."""
+"""DDIM with a clipped estimate; the mode in which the network generates; what ``generate`` warns of."""
 
 from __future__ import annotations
+
+import warnings
 
 import pytest
 import torch
@@ -50,7 +52,39 @@ class Watched(nn.Module):
 def test_images_are_generated_in_evaluation_mode(before: bool) -> None:
     """Dropout would be noise that no equation has; afterwards the mode is what it was."""
     net = Watched()
-    denoiser = ab.Denoiser(net, SCHEDULE, shape=(1, 2, 2)).train(before)
+    denoiser = ab.Denoiser(net, SCHEDULE, variance=ab.FixedSmall(), shape=(1, 2, 2)).train(before)
     ab.generate(denoiser, ab.samplers.Ancestral(), CHAIN, seeds=range(3), batch=2)
     assert net.modes == [False] * 8
     assert denoiser.training is before
+
+
+def warned(sampler: object, chain: ab.Chain, variance: object) -> list[str]:
+    denoiser = ab.Denoiser(Watched(), SCHEDULE, variance=variance, shape=(1, 2, 2))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            ab.generate(denoiser, sampler, chain, seeds=range(3), batch=2)
+    assert all(w.category is ab.AlphabarWarning and w.filename == __file__ for w in found)
+    return [str(w.message) for w in found]
+
+
+@pytest.mark.parametrize("sampler", [ab.samplers.Ancestral(), ab.samplers.PredictorCorrector()], ids=str)
+def test_large_variances_on_long_hops_are_warned_of_once(sampler: object) -> None:
+    (message,) = warned(sampler, CHAIN, ab.FixedLarge())
+    assert "sigma^2 = beta" in message and "4 of 10 steps" in message and "FixedSmall()" in message
+
+
+@pytest.mark.parametrize(
+    ("sampler", "chain", "variance"),
+    [
+        (ab.samplers.Ancestral(), CHAIN, ab.FixedSmall()),
+        (ab.samplers.Ancestral(), ab.Chain.full(SCHEDULE), ab.FixedLarge()),
+        (ab.samplers.Ancestral(), ab.Chain(SCHEDULE, (3, 2, 1, 0)), ab.FixedLarge()),
+        (ab.samplers.Ancestral(), ab.Chain(SCHEDULE, (10, 0)), ab.FixedLarge()),
+        (ab.samplers.DDIM(eta=1.0), CHAIN, ab.FixedLarge()),
+        (ab.samplers.SDEDPMSolverPP2M(), CHAIN, ab.FixedLarge()),
+    ],
+    ids=["small", "full", "single steps", "one noiseless hop", "ddim", "sde"],
+)
+def test_nothing_to_warn_of(sampler: object, chain: ab.Chain, variance: object) -> None:
+    assert warned(sampler, chain, variance) == []

@@ -14,7 +14,8 @@ __all__ = ["Entry", "entries", "markdown", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = re.compile(
-    r"(?P<tag>Eqs?\. [\d–, and]+|Algorithm \d[^.]*|Section [\d.]*\d|DDIM, Eq\. \d+|[A-Z]\w+ and \w+ \(\d{4}\))"
+    r"(?P<tag>Eqs?\. [\d–, and]+|Algorithm \d[^.]*|Section [\d.]*\d|DDIM, Eq\. \d+"
+    r"|[A-Z]\w+ (?:and \w+|et al\.) \(\d{4}\))"
     r"(?P<detail>,? ?[^.(]*(?:\([^)]*\))?[^.]*)\.  (?P<formula>[^\n]+)"
 )
 

@@ -41,6 +41,9 @@ SampleSettings = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="sampler.*, chain.spacing, denoiser.variance, denoiser.clip."),
 ]
+SamplerName = Annotated[
+    str, typer.Option(help="ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun, plms or predictor_corrector.")
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")
 ]
@@ -122,7 +125,7 @@ def sample(
     settings: SampleSettings = None,
     n: Annotated[int | None, typer.Option("-n", help="How many images: seeds 0 to N-1 [64].")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="A-B", help="Exactly these seeds, one image each.")] = None,
-    sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
+    sampler: SamplerName = "ancestral",
     steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     out: Annotated[Path | None, typer.Option(help="The folder to write [RUN/samples/...].")] = None,
@@ -165,7 +168,7 @@ def evaluate(
             help="inception[:FILE], a classifier (digits), pixels, random-conv, MODULE:FACTORY@FILE [by data]."
         ),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
+    sampler: SamplerName = "ancestral",
     steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="bpd: seed of the noise.")] = 0,

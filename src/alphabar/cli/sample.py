@@ -28,11 +28,11 @@ from alphabar.cli.model import open_model
 from alphabar.evaluation.pictures import enlarge, grid, png, write_animation, write_png
 from alphabar.model.denoiser import Clip, Denoiser
 from alphabar.model.network import unet
-from alphabar.model.variance import VARIANCES, FixedLarge, FixedSmall, Learned
+from alphabar.model.variance import VARIANCES, FixedSmall, Learned
 from alphabar.process.chain import Chain
 from alphabar.runtime.config import override
-from alphabar.samplers import SAMPLERS, Ancestral, Sampler
-from alphabar.samplers.generate import frames
+from alphabar.samplers import SAMPLERS, Sampler, network_calls
+from alphabar.samplers.generate import frames, leaves_noise
 from alphabar.weights import checkpoint
 
 __all__ = ["DEFAULT_STEPS", "class_labels", "parse_seeds", "prepare", "run", "write_samples"]
@@ -79,7 +79,9 @@ def run(
         "units": None if denoiser.units is None else dataclasses.asdict(denoiser.units),
     }
     write_samples(denoiser, rule, chain, numbers, out, facts, animate=animate)
-    say(f"wrote        {len(numbers)} images and grid.png to {printable(out)} ({weights} weights, {len(chain)} steps)")
+    calls = network_calls(rule, chain)
+    steps_taken = f"{len(chain)} steps" if calls == len(chain) else f"{len(chain)} steps, {calls} network calls"
+    say(f"wrote        {len(numbers)} images and grid.png to {printable(out)} ({weights} weights, {steps_taken})")
 
 
 def parse_seeds(n: int | None, seeds: str | None) -> list[int]:
@@ -142,7 +144,7 @@ def prepare(
                 "only the two fixed kinds can stand in for each other"
             )
         denoiser.variance = variance
-    elif isinstance(rule, Ancestral) and isinstance(denoiser.variance, FixedLarge) and len(chain) < T:
+    elif leaves_noise(denoiser, rule, chain):
         denoiser.variance = FixedSmall()
         if not quiet:
             say(
@@ -158,7 +160,7 @@ def prepare(
 def _default_steps(denoiser: Denoiser, rule: Sampler) -> int:
     """100, or all T where the variance was learned for single steps only."""
     T = denoiser.schedule.T
-    return T if isinstance(rule, Ancestral) and isinstance(denoiser.variance, Learned) else min(DEFAULT_STEPS, T)
+    return T if rule.needs_variance and isinstance(denoiser.variance, Learned) else min(DEFAULT_STEPS, T)
 
 
 def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:

@@ -35,6 +35,11 @@ class Transition(NamedTuple):
     abar_s: Coef
     var_floor: float
 
+    @property
+    def landing(self) -> Transition:
+        """The hop s → 0: with what a denoiser is asked about x_s, whose x̂_0 and ε̂ do not depend on a hop's end."""
+        return self._replace(t=self.s, s=0, abar_t=self.abar_s, abar_s=1.0)
+
     def rows(self, chosen: Tensor) -> Transition:
         """The hops of the images that the mask ``chosen``, bool [B], picks from a batch of hops."""
         t, s, abar_t, abar_s, floor = self

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from alphabar.base.tensors import Coef, mean_per_image, scale, sqrt, to_image
+from alphabar.base.tensors import Coef, log, mean_per_image, scale, sqrt, to_image
 
 __all__ = [
     "beta",
@@ -23,6 +23,8 @@ __all__ = [
     "eps_from_score",
     "eps_from_v",
     "eps_from_x0",
+    "flow",
+    "half_log_snr",
     "kl_normal",
     "mean_from_eps",
     "mean_weight",
@@ -33,6 +35,7 @@ __all__ = [
     "score_from_eps",
     "simple_loss",
     "snr",
+    "transfer",
     "v_from",
     "x0_from_eps",
     "x0_from_mean",
@@ -58,6 +61,11 @@ def q_sample(x0: Tensor, eps: Tensor, abar_t: Coef) -> Tensor:
 def snr(abar_t: Coef) -> Coef:
     """Eq. 4 (signal-to-noise ratio).  SNR_t = ᾱ_t/(1−ᾱ_t)."""
     return abar_t / (1 - abar_t)
+
+
+def half_log_snr(abar_t: Coef) -> Coef:
+    """Eq. 4 (half log signal-to-noise ratio).  λ_t = ½ ln(ᾱ_t/(1−ᾱ_t)); −∞ where ᾱ_t = 0, ∞ where ᾱ_t = 1."""
+    return (log(abar_t) - log(1 - abar_t)) / 2
 
 
 def prior_kl(x0: Tensor, abar_T: Coef) -> Tensor:
@@ -202,3 +210,21 @@ def score_from_eps(eps: Tensor, abar_t: Coef) -> Tensor:
 def eps_from_score(score: Tensor, abar_t: Coef) -> Tensor:
     """Section 3.2 (Langevin reading of Eq. 11), solved for ε.  ε = −√(1−ᾱ_t) ∇ ln q(x_t)."""
     return scale(score, -sqrt(1 - abar_t))
+
+
+def flow(x0: Tensor, x_t: Tensor, abar_t: Coef, abar_s: Coef) -> Tensor:
+    """DDIM, Eq. 12 (with σ = 0).  x_s = √ᾱ_s x_0 + √(1−ᾱ_s) ε with the ε of x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε.
+
+    What :func:`posterior` is without noise: x_t moves with x_0 and ε held. ε is not formed: √(1−ᾱ_s)/√(1−ᾱ_t) ≤ 1.
+    """
+    c_t = sqrt((1 - abar_s) / (1 - abar_t))
+    return scale(x0, sqrt(abar_s) - sqrt(abar_t) * c_t) + scale(x_t, c_t)
+
+
+def transfer(x_t: Tensor, eps: Tensor, abar_t: Coef, abar_s: Coef) -> Tensor:
+    """DDIM, Eq. 13 (one step).  x_s = √(ᾱ_s/ᾱ_t) x_t + (√(1−ᾱ_s) − √(1−ᾱ_t) √(ᾱ_s/ᾱ_t)) ε, up or down in time.
+
+    ε need not belong to x_t. ᾱ_t must not be 0.
+    """
+    c_t = sqrt(abar_s / abar_t)
+    return scale(x_t, c_t) + scale(eps, sqrt(1 - abar_s) - sqrt(1 - abar_t) * c_t)

@@ -23,6 +23,8 @@ class Ancestral:
 
     order: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
+    needs_variance: ClassVar[bool] = True
+    calls_per_hop: ClassVar[int] = 1
 
     def init(self, chain: Chain) -> None:
         """No state."""

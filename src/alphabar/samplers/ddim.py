@@ -27,6 +27,8 @@ class DDIM:
 
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     order: ClassVar[int] = 1
+    needs_variance: ClassVar[bool] = False
+    calls_per_hop: ClassVar[int] = 1
 
     @property
     def stochastic(self) -> bool:

@@ -12,7 +12,7 @@ from alphabar.base.rng import Noise
 from alphabar.model.denoiser import Denoise
 from alphabar.process.chain import Chain, Transition
 
-__all__ = ["Frame", "Sampler", "Step", "sample", "trajectory"]
+__all__ = ["Frame", "Sampler", "Step", "network_calls", "sample", "trajectory"]
 
 
 class Step(NamedTuple):
@@ -34,14 +34,22 @@ class Frame(NamedTuple):
 class Sampler(Protocol):
     """One update rule x_t → x_s; implementations are frozen values.
 
-    ``order`` is the order of convergence to the exact reverse process; ``stochastic`` says whether noise is drawn.
+    ``order`` is the order of convergence to the exact reverse process (in distribution, where noise is drawn) on chains
+    along which λ = ½ ln ᾱ/(1−ᾱ) grows smoothly down to the last time above 0, the hop from there being x̂_0;
+    ``stochastic`` says whether noise is drawn, ``needs_variance`` whether σ² of p_θ(x_s | x_t) plays a part.
     """
 
     order: ClassVar[int]
+    needs_variance: ClassVar[bool]
 
     @property
     def stochastic(self) -> bool:
         """Whether an update draws noise."""
+        ...
+
+    @property
+    def calls_per_hop(self) -> int:
+        """How often an update asks the network, except for the last hop (to t = 0), where every sampler asks once."""
         ...
 
     def init(self, chain: Chain) -> Any:
@@ -51,6 +59,11 @@ class Sampler(Protocol):
     def step(self, denoise: Denoise, x_t: Tensor, tr: Transition, state: Any, rng: Noise) -> Step:
         """One update along the hop ``tr``."""
         ...
+
+
+def network_calls(sampler: Sampler, chain: Chain) -> int:
+    """How often the network is asked to follow ``chain`` once, whatever the number of images."""
+    return sampler.calls_per_hop * (len(chain) - 1) + 1
 
 
 @torch.no_grad()

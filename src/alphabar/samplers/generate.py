@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from alphabar.base.chunks import Chunks
-from alphabar.base.errors import ConfigError
+from alphabar.base.errors import AlphabarWarning, ConfigError
 from alphabar.base.pixels import to_uint8
 from alphabar.base.rng import PerImage
 from alphabar.model.denoiser import Denoise, Denoiser, Estimate
+from alphabar.model.variance import FixedLarge
 from alphabar.process.chain import Chain, Transition
 from alphabar.samplers.driver import Frame, Sampler, trajectory
 
-__all__ = ["finished", "frames", "generate"]
+__all__ = ["finished", "frames", "generate", "leaves_noise"]
 
 
 def _labelled(denoiser: Denoiser, y: Tensor | None) -> Denoise:
@@ -27,6 +30,12 @@ def _labelled(denoiser: Denoiser, y: Tensor | None) -> Denoise:
         return estimate
 
     return denoise
+
+
+def leaves_noise(denoiser: Denoiser, sampler: Sampler, chain: Chain) -> bool:
+    """Whether σ² = β adds noise on hops of several steps that later hops are not told of (and stays in the picture)."""
+    long = any(t - s > 1 for t, s in itertools.pairwise(chain.times[:-1]))
+    return long and sampler.needs_variance and isinstance(denoiser.variance, FixedLarge)
 
 
 def frames(
@@ -69,8 +78,15 @@ def generate(
     """One image per seed: uint8 [N, C, H, W] on the CPU, at most ``batch`` at a time; ``y`` int64 [N] are labels.
 
     The network is put in evaluation mode for the time of the call. Where memory does not suffice, fewer are made at a
-    time.
+    time. Warns where σ² = β would leave noise in the images.
     """
+    if leaves_noise(denoiser, sampler, chain):
+        warnings.warn(
+            f"sigma^2 = beta leaves noise on a chain of {len(chain)} of {chain.schedule.T} steps: set "
+            "denoiser.variance = FixedSmall(), or take the full chain or a sampler that needs no variance",
+            AlphabarWarning,
+            stacklevel=2,
+        )
     seeds = list(seeds)
     if not seeds:
         return torch.empty((0, *denoiser.shape), dtype=torch.uint8)

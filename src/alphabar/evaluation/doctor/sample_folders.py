@@ -15,6 +15,7 @@ from torch import Tensor
 from alphabar.base import storage
 from alphabar.base.errors import CheckpointError
 from alphabar.evaluation.doctor.pixel_facts import PixelFacts
+from alphabar.samplers import SAMPLERS
 
 __all__ = ["SampleFolder", "read_folders"]
 
@@ -43,6 +44,11 @@ class SampleFolder:
         """``ancestral``, ``ddim``, … or nothing."""
         rule = self.manifest.get("sampler")
         return str(rule.get("kind", "")) if isinstance(rule, dict) else ""
+
+    @property
+    def needs_variance(self) -> bool:
+        """Whether its sampler draws with the σ² of the model."""
+        return self.sampler in SAMPLERS and SAMPLERS[self.sampler].needs_variance
 
 
 def read_folders(run: Path, shape: tuple[int, int, int]) -> list[SampleFolder]:

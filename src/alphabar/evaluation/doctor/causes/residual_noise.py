@@ -16,7 +16,7 @@ SURE = 3.0
 
 
 def residual_noise(evidence: Evidence) -> Finding | None:
-    """Look for ancestral folders with σ² = β on a spaced chain, and measure their noise against the data."""
+    """Look for folders drawn with σ² = β on a spaced chain, and measure their noise against the data."""
     model, found = evidence.model, []
     if model is None:
         return None
@@ -42,7 +42,7 @@ def _expected(folder: SampleFolder, model: Model) -> float | None:
     times, schedule = folder.times, model.schedule
     if schedule is None or len(times) < 3 or times[0] > schedule.T or len(times) - 1 >= schedule.T:
         return None
-    if folder.sampler != "ancestral" or folder.manifest.get("variance") != "fixed_large":
+    if not folder.needs_variance or folder.manifest.get("variance") != "fixed_large":
         return None
     abar_t, abar_s = (float(schedule.alpha_bar[t]) for t in times[-3:-1])
     return 127.5 * math.sqrt(max(float(beta(abar_t, abar_s)) - float(beta_tilde(abar_t, abar_s)), 0.0))

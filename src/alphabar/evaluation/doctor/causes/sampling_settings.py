@@ -55,7 +55,7 @@ def _differences(folder: SampleFolder, model: Model) -> list[str]:
 def _variance(folder: SampleFolder, model: Model) -> list[str]:
     given, trained = folder.manifest.get("variance"), (model.description.get("variance") or {}).get("kind")
     usual = given == "fixed_small" and trained == "fixed_large"  # what sample does by itself on spaced chains
-    if folder.sampler != "ancestral" or given is None or given == trained or usual:
+    if not folder.needs_variance or given is None or given == trained or usual:
         return []
     return [f"variance: sampled with {given}, trained with {trained}"]
 
