@@ -187,3 +187,28 @@ def test_odd_sizes_are_padded_and_cut_back(size: tuple[int, int]) -> None:
         out = net(x, TIMES[:2])
         assert out.shape == x.shape
         assert torch.equal(out, plain(framed, TIMES[:2])[..., : size[0], : size[1]])
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_patches_are_channels(p: int) -> None:
+    """The network on p×p patches is one without them, of p² times the channels, between a fold written by hand."""
+    fields = dataclasses.asdict(TINY_HO)
+    net = shaken(UNet(**{**fields, "patch_size": p}))
+    wide = {"input_channels": 3 * p * p, "output_channels": 3 * p * p}
+    plain = shaken(UNet(**{**fields, **wide}))
+    plain.load_state_dict(net.state_dict())
+    x = torch.randn(2, 3, 4 * p, 8 * p)
+    squares = [x[:, c, i::p, j::p] for c in range(3) for i in range(p) for j in range(p)]
+    with torch.no_grad():
+        out, inner = net(x, TIMES[:2]), plain(torch.stack(squares, 1), TIMES[:2])
+    for k, square in enumerate((c, i, j) for c in range(3) for i in range(p) for j in range(p)):
+        c, i, j = square
+        assert torch.equal(out[:, c, i::p, j::p], inner[:, k])
+
+
+def test_patches_count_in_the_sizes_that_fit() -> None:
+    net = UNet(**{**dataclasses.asdict(TINY_HO), "patch_size": 2})
+    with pytest.raises(ConfigError, match="not divisible by 8, the down-sampling of 3 resolutions of 2x2 patches"):
+        net(torch.zeros(1, 3, 12, 8), TIMES[:1])
+    net = UNet(**{**dataclasses.asdict(TINY_HO), "patch_size": 2, "pad_input": True})
+    assert net(torch.zeros(1, 3, 13, 9), TIMES[:1]).shape == (1, 3, 13, 9)

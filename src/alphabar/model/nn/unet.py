@@ -104,15 +104,12 @@ class UNetConfig:
         """Raise ConfigError unless images of this size pass down and up unchanged."""
         factor = self.down_sampling
         if not self.pad_input and (height % factor or width % factor):
+            patches = "" if self.patch_size == 1 else f" of {self.patch_size}x{self.patch_size} patches"
             raise ConfigError(
                 f"image size {height}x{width} is not divisible by {factor}, the down-sampling of "
-                f"{len(self.base_channels_multiples)} resolutions{self._of_patches}; set net.pad_input=true, resize the images, or "
-                "give fewer base_channels_multiples"
+                f"{len(self.base_channels_multiples)} resolutions{patches}; set net.pad_input=true, resize the images, "
+                "or give fewer base_channels_multiples"
             )
-
-    @property
-    def _of_patches(self) -> str:
-        return "" if self.patch_size == 1 else f" of {self.patch_size}x{self.patch_size} patches"
 
     def padded(self, side: int) -> int:
         """The side that the network works at for an image's ``side``."""
