@@ -28,9 +28,12 @@ class EmaConfig:
     halflife_images: Annotated[int, Field(ge=1, le=10**12)] = 887_000
     warmup: bool = True
 
+    def _slowest(self, batch: int) -> float:
+        return float(0.5 ** (batch / self.halflife_images))
+
     def decay(self, update: int, batch: int) -> float:
         """The share of the old average that the ``update``-th update (1, 2, …) of a run at this ``batch`` keeps."""
-        decay: float = 0.5 ** (batch / self.halflife_images)
+        decay = self._slowest(batch)
         return min(decay, (1 + update) / (10 + update)) if self.warmup else decay
 
     def initial_share(self, updates: int, batch: int) -> float:
@@ -38,7 +41,7 @@ class EmaConfig:
 
         In closed form, ∏ (1 + n)/(10 + n) = Γ(m + 2) Γ(11)/Γ(m + 11) over the m updates of the warm-up, then powers.
         """
-        decay: float = 0.5 ** (batch / self.halflife_images)
+        decay = self._slowest(batch)
         rising = 0
         if self.warmup:
             # (1 + n)/(10 + n) < d as long as n < (10 d − 1)/(1 − d); a d that rounds to 1 is never reached
@@ -54,13 +57,13 @@ class Ema:
         self.denoiser = copy.deepcopy(denoiser).eval().requires_grad_(False)
         self.config = config
         self.batch = batch
+        self._averages: list[Tensor] = list(self.denoiser.parameters())
 
     @torch.no_grad()
     def update(self, denoiser: Denoiser, update: int) -> None:
         """θ_EMA ← d θ_EMA + (1 − d) θ, as the ``update``-th update (1, 2, …); buffers are copied."""
         keep = self.config.decay(update, self.batch)
-        averages: list[Tensor] = list(self.denoiser.parameters())
         weights: list[Tensor] = list(denoiser.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - keep)
+        torch._foreach_lerp_(self._averages, weights, 1 - keep)
         for mine, theirs in zip(self.denoiser.buffers(), denoiser.buffers(), strict=True):
             mine.copy_(theirs)

@@ -272,7 +272,8 @@ def train_step(run: Run, batch: Batch) -> Metrics:
     """
     config, step, began = run.config, run.step, time.perf_counter()
     loss = _gradient_or_advice(run, batch)
-    norm = nn.utils.clip_grad_norm_(run.denoiser.parameters(), config.optim.clip_norm).item()
+    weights = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(weights, config.optim.clip_norm).item()
     lr = run.lr_scale * lr_at(step, config.run.steps, config.optim)
     good = math.isfinite(loss) and math.isfinite(norm)
     if good:
