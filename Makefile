@@ -36,7 +36,7 @@ campaign: $(VENV)/.dev       ## checks that take longer; MNIST=mnist.npz for the
 	$(BIN)/python scripts/colour_drift.py
 	test -z "$(MNIST)" || $(BIN)/python scripts/doctor_proof.py $(MNIST)
 
-# hours for each of six networks, see scripts/ablate.py; ROWS=1,2 measures some of them
+# a quarter of an hour for each of six networks, see scripts/ablate.py; ROWS=1,2 measures some of them
 ROWS := 1,2,3,4,5,6
 ablate: $(VENV)/.dev         ## Table 2 of the paper: make ablate MNIST=mnist.npz
 	$(BIN)/python scripts/ablate.py $(MNIST) --rows $(ROWS)

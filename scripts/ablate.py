@@ -1,15 +1,16 @@
 """The paper's Table 2 on MNIST: what the network predicts, and what it is trained on. ``make ablate MNIST=FILE``.
 
-    python scripts/ablate.py mnist.npz [--rows 1,2,…,6] [--steps 6000] [--samples 1000] [--T 1000] [--jobs 2]
+    python scripts/ablate.py mnist.npz [--rows 1,2,…,6] [--steps 4000] [--samples 1000] [--T 250] [--jobs 2]
 
 Six networks of the same size see the same images in the same order for the same number of steps. They predict μ̃ or ε,
 and are trained on the bound with a learned diagonal Σ, on the bound with a fixed isotropic Σ, or on the unweighted
 error. Each is judged by ancestral samples through all T steps in the features of a classifier that none was tuned on,
 and by its bound on the test images.
 
-Cost with the settings above, on one core: one and a half hours (AVX-512) to six (AVX2) for each network. So ``--rows``
-measures some of the rows, and the table takes the others from ``docs/results/ablation.json`` where they were measured
-with the same settings. Networks are trained ``--jobs`` at a time, one core each. A stopped run goes on where it was.
+Cost with the settings above, on one core with AVX2: about fifteen minutes for each network. Longer settings take hours,
+so ``--rows`` measures some of the rows, and the table takes the others from ``docs/results/ablation.json`` where they
+were measured with the same settings. Networks are trained ``--jobs`` at a time, one core each. A stopped run goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -41,13 +42,17 @@ ROWS: dict[str, tuple[tuple[str, str, str], tuple[float, float] | None]] = {
     "ε, L_simple": (("eps", "simple", "fixed_large"), (9.46, 3.17)),
 }
 NETWORK = [
-    "net.base_channels=24",
+    "schedule.kind=linear",
+    "net.base_channels=16",
+    "net.norm_groups=4",
     "net.base_channels_multiples=[1,2,2]",
-    "net.apply_attention=[false,false,true]",
+    "net.apply_attention=[false,false,false]",
     "net.num_res_blocks=1",
     "net.dropout_rate=0.0",
-    "run.batch=64",
-    "optim.lr=1e-3",
+    "net.patch_size=2",
+    "run.batch=32",
+    "run.precision=fp32",
+    "optim.lr=2e-3",
 ]
 
 
@@ -77,9 +82,9 @@ def one(name: str, files: tuple[Path, Path], arguments: argparse.Namespace) -> d
     prediction, objective, variance = ROWS[name][0]
     run = arguments.runs / f"{prediction}-{objective}-{variance}"
     choices = [f"denoiser.prediction={prediction}", f"objective.kind={objective}", f"denoiser.variance={variance}"]
-    length = ["--steps", str(arguments.steps), "run.threads=1", f"schedule.T={arguments.T}"]
-    length.append(f"run.preview_every={arguments.steps}")
-    code, _ = command("train", str(files[0]), "--out", str(run), *length, *NETWORK, *choices)
+    length = ["--steps", str(arguments.steps), "run.threads=1", f"run.preview_every={arguments.steps}"]
+    chain = f"schedule.T={arguments.T}"  # after the kind of the schedule, which would reset it
+    code, _ = command("train", str(files[0]), "--out", str(run), *length, *NETWORK, chain, *choices)
     if code == 6:
         return {"name": name, "diverged": json.loads((run / "run.json").read_text())["step"]}
     assert code == 0, f"training ended with {code}"
@@ -147,9 +152,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mnist", type=Path)
     parser.add_argument("--rows", default="1,2,3,4,5,6")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--T", type=int, default=1000)
+    parser.add_argument("--T", type=int, default=250)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
@@ -166,7 +171,7 @@ def main() -> None:
     known = kept(settings) | {row["name"]: {**row, "machine": machine()} for row in measured}
     found = {name: known[name] for name in ROWS if name in known}
     lines = [
-        f"Each row: a U-Net of the same size trained for {arguments.steps:,} steps of 64 MNIST images (32×32), "
+        f"Each row: a U-Net of the same size trained for {arguments.steps:,} steps of 32 MNIST images (32×32), "
         f"T = {arguments.T}; EMA weights; {arguments.samples:,} samples by all T steps; FID, KID and Inception "
         "Score in the features of a classifier of MNIST (they compare with each other, not with Inception's); "
         "bits/dim on 500 test images from 50 network calls each.",

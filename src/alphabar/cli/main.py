@@ -203,7 +203,7 @@ def classifier(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Labelled images: digits, a folder, a file.")],
     name: Annotated[str | None, typer.Option(help="What to call it [the name of the images].")] = None,
     size: Annotated[int | None, typer.Option(help="Bring images to this size.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images [ten; 150,000 to 500,000 images].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images [ten; 150,000 to 300,000 images].")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed.")] = 0,
 ) -> None:
     """Train a small classifier whose features measure samples: evaluate --features NAME. A minute or two."""

@@ -140,7 +140,7 @@ def train_classifier(name: str, images: Images, *, seed: int = 0, epochs: int | 
 
     Adam with a one-cycle rate, random shifts of a sixteenth of the image, cross-entropy. A tenth of the images (at
     most 5,000) is held out and gives the accuracy that the classifier carries. Without ``epochs`` it sees every image
-    ten times, but at least 150,000 and at most 500,000 of them in all.
+    ten times, but at least 150,000 and at most 300,000 of them in all.
 
     Raises:
         DataError: if the images have no labels, fewer than two classes, or are too few.
@@ -152,7 +152,7 @@ def train_classifier(name: str, images: Images, *, seed: int = 0, epochs: int | 
     if len(images) < 20:
         raise DataError(f"{where}: {len(images)} images are too few to train a classifier; need at least 20")
     train, test = split(images, seed, max(1, min(len(images) // 10, 5000)))
-    epochs = max(1, round(min(max(10 * len(train), 150_000), 500_000) / len(train))) if epochs is None else epochs
+    epochs = max(1, round(min(max(10 * len(train), 150_000), 300_000) / len(train))) if epochs is None else epochs
     net = _new_net(images, seed)
     began = time.monotonic()
     yield from _fit(net, train, epochs, seed)
