@@ -27,9 +27,10 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("light", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_network_fits_the_images(shape: tuple[int, int, int]) -> None:
-    config = from_tables(recipe(shape, 1000))
+def test_the_network_fits_the_images(shape: tuple[int, int, int], light: bool) -> None:
+    config = from_tables(recipe(shape, 1000, light=light))
     with torch.device("meta"):
         net = UNet(**dataclasses.asdict(config.net))
         out = net(torch.empty(1, *shape), torch.zeros(1, dtype=torch.int64))
@@ -37,10 +38,14 @@ def test_the_network_fits_the_images(shape: tuple[int, int, int]) -> None:
 
 
 @given(
-    st.integers(1, 6), st.integers(1, 300), st.integers(1, 300), st.one_of(st.integers(1, 50), st.integers(1, 10**7))
+    st.integers(1, 6),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.one_of(st.integers(1, 50), st.integers(1, 10**7)),
+    st.booleans(),
 )
-def test_any_shape_and_number(channels: int, height: int, width: int, count: int) -> None:
-    config = from_tables(recipe((channels, height, width), count))
+def test_any_shape_and_number(channels: int, height: int, width: int, count: int, light: bool) -> None:
+    config = from_tables(recipe((channels, height, width), count, light=light))
     config.net.check_size(height, width)
     assert config.data.held_out < count and config.data.held_out <= 1000
     assert config.optim.warmup_steps < config.run.steps
@@ -53,9 +58,25 @@ def test_any_shape_and_number(channels: int, height: int, width: int, count: int
 )
 def test_sizes_that_do_not_halve_are_padded_by_little(size: tuple[int, int], levels: int, pads: bool) -> None:
     """97x61 becomes 104x64 (12 % more pixels); the next factor, 112x64, would add 21 %."""
-    net = from_tables(recipe((1, *size), 1000)).net
+    net = from_tables(recipe((1, *size), 1000, light=False)).net
     assert (len(net.base_channels_multiples), net.pad_input) == (levels, pads)
     assert net.padded(size[0]) * net.padded(size[1]) <= 1.15 * size[0] * size[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "levels"),
+    [((8, 8), 1, 2), ((16, 16), 1, 3), ((28, 28), 2, 2), ((32, 32), 2, 3), ((64, 64), 4, 3), ((512, 512), 4, 6)],
+)
+def test_a_processor_works_on_patches(size: tuple[int, int], patch: int, levels: int) -> None:
+    """At most 16 positions a side up to 64 pixels, and always two resolutions."""
+    net = from_tables(recipe((3, *size), 1000, light=True)).net
+    assert (net.patch_size, len(net.base_channels_multiples)) == (patch, levels)
+    assert from_tables(recipe((3, *size), 1000, light=False)).net.patch_size == 1
+
+
+def test_without_a_gpu_the_recipe_is_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert recipe((3, 32, 32), 1000) == recipe((3, 32, 32), 1000, light=True)
 
 
 def test_larger_sets_train_longer() -> None:
