@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,15 @@ def test_a_finished_run_is_not_trained_again(run, capsys):
     assert main(train(run)) == 0
     said = capsys.readouterr()
     assert "finished" in said.out and said.err == "" and snapshot(run) == before
+
+
+def test_a_process_that_died_before_it_let_go_leaves_no_more_than_is_kept(run, capsys):
+    """The last save is whole, old checkpoints are still there: the next call removes them."""
+    last = max(run.glob("step-*"))
+    for step in (1, 2):
+        shutil.copytree(last, run / f"step-{step:09d}", dirs_exist_ok=True)
+    assert main(train(run)) == 0
+    assert last.exists() and len(list(run.glob("step-*"))) == 2
 
 
 def test_more_steps_continue_a_finished_run(run, capsys):

@@ -112,6 +112,7 @@ class Loop:
             self.write_status("finished", 0)
         except StorageError as error:
             raise StorageError(f"{error}; {self.newest()}") from error
+        self.let_go()
 
     def crashed(self, error: Exception) -> AlphabarError:
         """The error that an exception nobody expected becomes; its traceback is kept in the run."""
@@ -257,6 +258,10 @@ class Loop:
             return
         self._warned = False
         self.status("running", None)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Remove the checkpoints that are older than those to keep, if the disk lets us."""
         with self.spared(), storage.storage_errors(self.directory):
             for old in checkpoint.steps(self.directory)[self.run.config.run.keep :]:
                 storage.remove(old)
