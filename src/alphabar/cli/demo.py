@@ -23,7 +23,9 @@ from alphabar.evaluation.copies import Nearest, nearest
 from alphabar.evaluation.curves import loss_curve
 from alphabar.evaluation.pictures import enlarge, grid, png
 from alphabar.evaluation.report import Section, page
-from alphabar.runtime.config import from_tables, read_toml
+from alphabar.model.prediction import PREDICTIONS
+from alphabar.runtime.config import RunConfig, from_tables, read_toml
+from alphabar.training.objectives import OBJECTIVES, Simple
 
 __all__ = ["run"]
 
@@ -83,8 +85,7 @@ def run(out: Path, minutes: float, seed: int) -> None:
         ),
         Section(
             "Loss",
-            "Mean squared error between the noise and the network's guess (Eq. 14). The held-out loss is taken at "
-            "noise that never changes, so its points compare.",
+            f"{_loss(config)} The held-out loss is taken at noise that never changes, so its points compare.",
             [("png", curve, "training and held-out loss against the step")] if curve else [],
             text="" if curve else str(MissingExtra("the loss curve", "matplotlib", "plots")),
             smooth=True,
@@ -111,6 +112,14 @@ def run(out: Path, minutes: float, seed: int) -> None:
     bound, error = numbers["bits_per_dim"], numbers["bits_per_dim_standard_error"]
     say(f"bits/dim     {bound:.3f} ± {error:.3f} on held-out digits")
     say(f"done         in {duration(time.monotonic() - began)}: open {printable(out / 'report.html')}")
+
+
+def _loss(config: RunConfig) -> str:
+    if isinstance(config.objective, Simple):
+        what = {"eps": "the noise ε", "v": "v = √ᾱ ε − √(1−ᾱ) x_0", "x0": "the image x_0"}
+        kind = PREDICTIONS.name_of(config.prediction)
+        return f"Mean squared error of what the network predicts, {what.get(kind, kind)} (Eq. 14)."
+    return f"The objective {OBJECTIVES.name_of(config.objective)}."
 
 
 def _all(images: Images) -> Tensor:
