@@ -215,6 +215,11 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
         "t = 801",
     ),
     "4 steps": ("sampling-settings", {"folders": [folder(pixels(mean=220), times=[1000, 700, 400, 1, 0])]}, "4 steps"),
+    "9 steps of order 2": (
+        "sampling-settings",
+        {"folders": [folder(pixels(mean=220), times=[*range(1000, 100, -100), 0], sampler={"kind": "dpmpp_2m"})]},
+        "9 steps of dpmpp_2m are few",
+    ),
     "raw": ("sampling-settings", {"folders": [folder(pixels(mean=220), weights="raw")]}, "raw weights"),
     "falls": ("under-trained", {"history": curve(power=-0.5)}, "29 %"),
     "brightness": ("colour-drift", {"fresh": fresh(pixels(mean=140, seed=1))}, "red"),
@@ -267,6 +272,9 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "a gap without certainty": {"ema_held_out": bands(*[0.2] * 8, error=0.1)},
     "sigma^2 = beta-tilde by itself": {
         "model": model(description=DESCRIPTION | {"variance": {"kind": "fixed_large"}}),
+    },
+    "12 steps of order 2": {
+        "folders": [folder(pixels(mean=220), times=[*range(1000, 40, -80), 0], sampler={"kind": "dpmpp_2m"})]
     },
     "sigma^2 = beta on all steps": {
         "folders": [folder(pixels(seed=2), variance="fixed_large", times=list(range(1000, -1, -1)))],

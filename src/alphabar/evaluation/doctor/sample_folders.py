@@ -46,6 +46,11 @@ class SampleFolder:
         return str(rule.get("kind", "")) if isinstance(rule, dict) else ""
 
     @property
+    def order(self) -> int:
+        """The order of its sampler, 1 where that is not known."""
+        return max(1, SAMPLERS[self.sampler].order) if self.sampler in SAMPLERS else 1
+
+    @property
     def needs_variance(self) -> bool:
         """Whether its sampler draws with the σ² of the model."""
         return self.sampler in SAMPLERS and SAMPLERS[self.sampler].needs_variance

@@ -10,7 +10,7 @@ from alphabar.evaluation.doctor.sample_folders import SampleFolder
 __all__ = ["sampling_settings"]
 
 SIGNAL_LEFT = 1e-3
-FEW = 20
+FEW = 20  # for a rule of order 1; one of order 2 needs half as many
 # levels of 255 by which samples may be further from the data than fresh ones before anyone sees it
 VISIBLE = 4.0
 
@@ -73,8 +73,8 @@ def _times(folder: SampleFolder, model: Model) -> list[str]:
             f"it starts at t = {times[0]} of {schedule.T}, where the model expects {100 * signal**0.5:.0f} % of an "
             "image and gets noise"
         )
-    if len(times) - 1 < min(FEW, schedule.T):
-        found.append(f"{len(times) - 1} steps are few (100 are usual)")
+    if len(times) - 1 < min(FEW // folder.order, schedule.T):
+        found.append(f"{len(times) - 1} steps of {folder.sampler or 'a sampler'} are few")
     if times[-1] != 0:
         found.append(f"it stops at t = {times[-1]}, not at 0")
     return found
