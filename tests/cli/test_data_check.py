@@ -110,7 +110,8 @@ def test_grey_images_of_an_odd_size_train_with_no_flag(here: Path, capsys: Captu
     assert main(["train", "odd", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "images       1 x 97 x 61" in out
-    assert "104x64" in out and "13x8" in out  # what the down-sampling by 8 needs
+    # what patches of 4 and one down-sampling need: 104x64
+    assert "levels       26x16 patches of 4x4: 32 channels, 13x8: 64 channels" in out
     assert "pad_input = true" in out
     fast = ["net.base_channels=4", "net.norm_groups=2", "net.attention_heads=1", "net.num_res_blocks=1"]
     short = ["run.batch=2", "schedule.T=2", "data.held_out=0", "run.precision=fp32"]

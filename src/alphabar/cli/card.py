@@ -60,8 +60,10 @@ def model_card(denoiser: Denoiser) -> list[str]:
     layers = Counter(_kind(m) for m in net.modules() if not list(m.children()) and not isinstance(m, nn.Identity))
     table = sum(p.numel() for p in net.parameters()) - parameters(net)
     channels, height, width = denoiser.shape
-    rows, columns = config.padded(height), config.padded(width)
+    patch = config.patch_size
+    rows, columns = config.padded(height) // patch, config.padded(width) // patch
     sides = [f"{rows >> level}x{columns >> level}" for level in range(len(config.base_channels_multiples))]
+    sides[0] += f" patches of {patch}x{patch}" if patch > 1 else ""
     widths = [config.base_channels * m for m in config.base_channels_multiples]
     floor = Chain.full(schedule).var_floor
     units = denoiser.units
