@@ -94,7 +94,17 @@ def choose(family: Registry[type[T]], table: Mapping[str, Any], where: str) -> T
     kind = table["kind"]
     if kind not in family:
         raise ConfigError(f"{where}.kind: {printable(kind)!r} is not one of {', '.join(family)}{nearest(kind, family)}")
-    return from_table(family[kind], {k: v for k, v in table.items() if k != "kind"}, where)
+    fields = {k: v for k, v in table.items() if k != "kind"}
+    for key in fields.keys() - _names(family[kind]):
+        others = [name for name in family if key in _names(family[name])]
+        if others:
+            kinds = " or ".join(others)
+            raise ConfigError(f"{where}.{key}: {kind} has no such setting; set {where}.kind={kinds} as well")
+    return from_table(family[kind], fields, where)
+
+
+def _names(cls: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)}
 
 
 def describe(family: Registry[type[T]], value: T) -> dict[str, Any]:
