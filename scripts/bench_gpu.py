@@ -43,16 +43,16 @@ def contestants(device: str, *, smoke: bool) -> list[list[Spec]]:
     return lists
 
 
-def measure(spec: Spec, notes: list[str], *, smoke: bool) -> Timed | None:
-    """One contestant alone: the card is not shared."""
+def measure(spec: Spec, notes: list[str], *, smoke: bool) -> list[Timed]:
+    """One contestant alone, since the card is not shared; none if it cannot run."""
     actions = {"forward": 5, "step": 5, **({"sample": 1} if spec.contestant == "alphabar" else {})}
     try:
         with start(spec) as worker:
             rounds = 1 if smoke else 7
-            return race([worker], actions, seconds=0 if smoke else 60, least=rounds, most=rounds)[0]
+            return race([worker], actions, notes, seconds=0, least=rounds)
     except Failed as reason:
         notes.append(str(reason))
-        return None
+        return []
 
 
 def rows(timed: Sequence[Timed], flops: dict[str, dict[str, float]], rates: dict[str, float]) -> list[str]:
@@ -91,12 +91,12 @@ def main() -> None:
         "bf16": matrix_rate(torch.bfloat16, given.device, side),
     }
     notes: list[str] = []
-    timed, flops = [], {}
+    timed: list[Timed] = []
+    flops: dict[str, dict[str, float]] = {}
     for specs in contestants(given.device, smoke=given.smoke):
         flops[specs[0].model] = work(replace(specs[0], batch=1, settings=()))
         for spec in specs:
-            one = measure(spec, notes, smoke=given.smoke)
-            timed += [] if one is None else [one]
+            timed += measure(spec, notes, smoke=given.smoke)
     card = torch.cuda.get_device_name() if given.device == "cuda" else "no GPU: a smoke test on the CPU"
     best = ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {name}" for name, rate in rates.items())
     write(

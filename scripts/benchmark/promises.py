@@ -148,7 +148,7 @@ def check(run: Path | None, folder: Path, *, quick: bool) -> None:
     memory = {str(steps): peak_after(steps) for steps in (20, 1000)}
     import_ = min(seconds_of([python, "-c", "import alphabar; alphabar.Denoiser"]) for _ in range(times))
     help_ = min(seconds_of([python, "-m", "alphabar", "--help"]) for _ in range(times))
-    cold = cold_samples(run, 2 if quick else 50)
+    cold = cold_samples(run, 2 if quick else 20)
     write(
         "speed",
         "Speed and memory",

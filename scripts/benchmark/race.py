@@ -6,6 +6,7 @@ Noise of the machine that lasts longer than a round falls on all of them alike, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import statistics
@@ -113,30 +114,44 @@ class Timed:
 def race(
     workers: Sequence[Worker],
     actions: Mapping[str, int],
+    notes: list[str],
     *,
     seconds: float,
-    least: int = 3,
+    least: int,
     most: int = 15,
 ) -> list[Timed]:
     """Rounds in which every worker does every action (``count`` times) in an order drawn anew, while ``seconds`` last.
 
     Every action is done twice before: buffers and compiled code are made at the first call, and again at the first
-    call after another action.
+    call after another action. Whoever fails is left out, with a note why.
     """
+    running = {
+        worker: Timed(worker.spec, worker.facts["parameters"], {action: [] for action in actions}) for worker in workers
+    }
+
+    def timed(worker: Worker, action: str, count: int) -> float:
+        try:
+            return statistics.median(worker.seconds(action, count)) / worker.spec.batch
+        except Failed as reason:
+            notes.append(str(reason))
+            del running[worker]
+            return math.nan
+
     for worker in workers:
         for action in [*actions, *actions]:
-            worker.seconds(action, 1)
-    timed = [Timed(w.spec, w.facts["parameters"], {action: [] for action in actions}) for w in workers]
+            if worker in running:
+                timed(worker, action, 1)
     order = random.Random(0)
     began = time.perf_counter()
     for done in range(most):
         if done >= least and time.perf_counter() - began > seconds:
             break
         for action, count in actions.items():
-            for place in order.sample(range(len(workers)), len(workers)):
-                took = statistics.median(workers[place].seconds(action, count))
-                timed[place].rounds[action].append(took / workers[place].spec.batch)
-    return timed
+            for worker in order.sample(list(running), len(running)):
+                took = timed(worker, action, count)
+                if worker in running:
+                    running[worker].rounds[action].append(took)
+    return list(running.values())
 
 
 def median_ratio(a: Timed, b: Timed, action: str) -> float:
