@@ -138,7 +138,7 @@ def laws(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "",
         "Exponents in a log-log plot: a value of 1 doubles with the size. Work is FLOPs as torch counts them. Verdicts "
         f"are of the three largest sizes, with {scaling.TOLERANCE} allowed for noise; memory is what a process takes "
-        "beyond the network and its optimiser.",
+        "beyond the network: activations, gradients, the optimiser's moments.",
         "",
         *scaling.rows(results),
         "",
