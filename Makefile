@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# what others wrote, for `make bench` only
+PEERS := .venv-peers
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format bench campaign ablate docs clean
+.PHONY: demo test check format bench bench-gpu campaign ablate docs clean
 
 demo: $(VENV)/.demo          ## train on handwritten digits and show everything on one page
 	$(BIN)/alphabar demo
@@ -24,8 +26,12 @@ format: $(VENV)/.dev         ## put the code in form
 docs: $(VENV)/.dev           ## rewrite docs/equations.md from the docstrings
 	$(BIN)/alphabar equations --markdown > docs/equations.md
 
-bench: $(VENV)/.dev          ## speed and memory, results in docs/results/
-	$(BIN)/python scripts/bench.py
+# SOURCES=DIR holds pytorch-ddpm/ and guided-diffusion/ where they cannot be cloned; RUN=runs/NAME samples from a run
+bench: $(VENV)/.dev $(PEERS)/.made  ## speed and memory beside the peers, results in docs/results/
+	$(BIN)/python scripts/bench.py $(if $(SOURCES),--peers-source $(SOURCES)) $(if $(RUN),--run $(RUN))
+
+bench-gpu: $(VENV)/.dev $(PEERS)/.made  ## the same on one CUDA GPU, beside diffusers
+	$(BIN)/python scripts/bench_gpu.py
 
 campaign: $(VENV)/.dev       ## checks that take longer; MNIST=mnist.npz for the doctor as well
 	$(BIN)/python scripts/mutants.py
@@ -42,7 +48,7 @@ ablate: $(VENV)/.dev         ## Table 2 of the paper: make ablate MNIST=mnist.np
 	$(BIN)/python scripts/ablate.py $(MNIST) --rows $(ROWS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,4 +58,13 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --group dev
+	touch $@
+
+# denoising-diffusion-pytorch also asks for torchvision and others, which what is measured never uses
+$(PEERS)/.made: scripts/benchmark/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint scripts/benchmark/peers.txt \
+		torch numpy pillow diffusers accelerate ema-pytorch einops absl-py tqdm scipy
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint scripts/benchmark/peers.txt \
+		--no-deps denoising-diffusion-pytorch
 	touch $@

@@ -1,157 +1,209 @@
-"""Speed and memory of what this version promises. ``make bench`` runs it; results go to ``docs/results/speed.*``.
+"""Speed and memory beside the peers. ``make bench`` runs it; results go to ``docs/results/bench.*`` and ``speed.*``.
 
-    python scripts/bench.py
+    python scripts/bench.py [--run RUN] [--peers-source DIR] [--quick]
 
-- Loader: share of the time that training on the digits waits for a batch (promise: below 5 %).
-- Sampling: time of the loop around the network as a share of the network's own time, at 32x32 (below 10 %).
-- Memory: peak of sampling with 20 and with 1000 steps (equal).
-- Start: ``import alphabar`` (below 2 s) and ``alphabar --help`` (below 0.3 s), best of five.
+- The paper's CIFAR-10 network, 8 images: forward pass and training step of ours, of each peer as it ships, and of each
+  peer in the fastest setting found by trying. All take turns, on the same threads.
+- Our networks for digits and MNIST against the same networks in a plain loop.
+- The fastest 3×3 convolution of this machine, and the share of it that each of ours reaches.
+- Memory per image of a training step and of a forward pass.
+- Laws of growth: time and memory against batch, image size, channels and chain length, beside their work.
+- What this version promises (``benchmark/promises.py``).
+
+``--quick`` only shows that everything runs: small images and batches, peers only as they ship; results go to
+``build/bench``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
-import subprocess
-import sys
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from results import write
+from benchmark import promises, scaling, tables
+from benchmark.ceiling import convolution_rate, work
+from benchmark.race import Failed, Timed, Worker, race
+from benchmark.sources import HOME, PACKAGES, REPOSITORIES, checkout, environment_python
+from benchmark.spec import Spec
+from results import RESULTS, write
 
-import alphabar as ab
-from alphabar.model.nn import CIFAR10
-from alphabar.runtime.config import from_tables, merge
-from alphabar.runtime.recipes import recipe
-from alphabar.samplers.generate import frames
-from alphabar.training.trainer import build, fit
+from alphabar.runtime.recipes import has_bf16
 
-
-def loader_wait(steps: int = 150) -> dict[str, float]:
-    """Seconds that training on the digits waits for batches, and their share."""
-    images = ab.open_source("digits")
-    tables = merge(recipe(images.shape, len(images)), {"run": {"steps": steps + 10}})
-    run = build(from_tables(tables), images)
-    metrics = fit(run)
-    for _ in range(10):
-        next(metrics)
-    waited, began = run.loader.waited_seconds, time.perf_counter()
-    for _ in metrics:
-        pass
-    seconds = time.perf_counter() - began
-    waiting = run.loader.waited_seconds - waited
-    return {"ms_per_step": 1000 * seconds / steps, "waiting_share": waiting / seconds}
+ACTIONS = {"forward": 1, "step": 1}
+QUICK = Path("build") / "bench"
 
 
-class Stopwatch(torch.nn.Module):
-    """A network that measures the time spent inside itself."""
-
-    def __init__(self, net: torch.nn.Module) -> None:
-        super().__init__()
-        self.net, self.seconds = net, 0.0
-
-    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        began = time.perf_counter()
-        out: torch.Tensor = self.net(x, t)
-        self.seconds += time.perf_counter() - began
-        return out
-
-
-def sampling_overhead(batch: int = 16, steps: int = 40, rounds: int = 5) -> dict[str, float]:
-    """Time outside the network over time inside it, ancestral sampling of 3x32x32 by a small U-Net; median."""
-    net = ab.UNet(base_channels=32, base_channels_multiples=(1, 2, 2), apply_attention=(False, True, False))
-    watch = Stopwatch(net.to(memory_format=torch.channels_last).eval())
-    schedule = ab.schedules.Linear().build()
-    denoiser = ab.Denoiser(watch, schedule, shape=(3, 32, 32), variance=ab.FixedSmall())
-    chain = ab.Chain.spaced(schedule, steps)
-    shares = []
-    for _ in range(rounds + 1):
-        watch.seconds, began = 0.0, time.perf_counter()
-        for _ in frames(denoiser, ab.samplers.Ancestral(), chain, range(batch)):
-            pass
-        shares.append((time.perf_counter() - began - watch.seconds) / watch.seconds)
-    return {"overhead_share": statistics.median(shares[1:]), "ms_per_hop_in_network": 1000 * watch.seconds / steps}
+def peers(given: Path | None, base: Spec) -> tuple[list[Spec], list[str]]:
+    """The peers that are installed, as they ship, and in words why others are not."""
+    found, missing = [], []
+    for name in (*PACKAGES, *REPOSITORIES):
+        try:
+            environment_python()
+            sources = str(checkout(name, given).parent) if name in REPOSITORIES else ""
+            found.append(replace(base, contestant=name, settings=(), sources=sources))
+        except Failed as reason:
+            missing.append(str(reason))
+    return found, missing
 
 
-def peak_after(steps: int) -> float:
-    """Peak memory in MB of a process that samples 64 images of 3x32x32 in ``steps`` steps of a trivial network."""
-    code = f"""
-import resource, torch, alphabar as ab
-from alphabar.samplers.generate import frames
-schedule = ab.schedules.Linear().build()
-denoiser = ab.Denoiser(lambda x, t: 0.1 * x, schedule, shape=(3, 32, 32), variance=ab.FixedSmall())
-for frame in frames(denoiser, ab.samplers.Ancestral(), ab.Chain.spaced(schedule, {steps}), range(64)): pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+def start(spec: Spec) -> Worker:
+    """The worker of a contestant, in its environment."""
+    if spec.contestant in ("alphabar", "naive"):
+        return Worker(spec, cache=HOME / "compiled")
+    return Worker(spec, environment_python(), cache=HOME / "compiled")
 
 
-def best_of(n: int, command: list[str]) -> float:
-    """Wall seconds of a command, the best of ``n``."""
+def start_all(specs: Sequence[Spec], notes: list[str]) -> list[Worker]:
+    workers = []
+    for spec in specs:
+        try:
+            workers.append(start(spec))
+        except Failed as reason:
+            notes.append(str(reason))
+    return workers
 
-    def once() -> float:
-        began = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True)
-        return time.perf_counter() - began
 
-    return min(once() for _ in range(n))
+def compete(specs: Sequence[Spec], notes: list[str], seconds: float, least: int = 4) -> list[Timed]:
+    """A race between those that can be built."""
+    workers = start_all(specs, notes)
+    try:
+        return race(workers, ACTIONS, notes, seconds=seconds, least=least)
+    finally:
+        for worker in workers:
+            worker.close()
 
 
-def cifar_step(batch: int = 8, rounds: int = 3) -> dict[str, float]:
-    """Seconds per image of the paper's CIFAR-10 network: evaluation forward, float32 and bfloat16 inside."""
-    net = ab.UNet(**dataclasses.asdict(CIFAR10)).to(memory_format=torch.channels_last).eval()
-    x = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
-    t = torch.randint(0, 1000, (batch,))
+def fastest(shipped: Spec, notes: list[str], *, quick: bool) -> dict[str, Spec]:
+    """The fastest setting of a peer for each action: layouts race first, then the better one is compiled."""
+    if quick:
+        return dict.fromkeys(ACTIONS, shipped)
+    layouts: list[tuple[str, ...]] = [(), ("channels_last",)]
+    if shipped.contestant == "denoising-diffusion-pytorch":
+        layouts += [("flash",), ("flash", "channels_last")]
+    if has_bf16():
+        layouts += [("bf16", *layout) for layout in layouts]
+    tried: list[Timed] = []
 
-    def timed(step: Callable[[], object]) -> float:
-        step()
-        times = []
-        for _ in range(rounds):
-            began = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - began)
-        return 1000 * statistics.median(times) / batch
+    def trial(settings: Sequence[tuple[str, ...]]) -> None:
+        tried.extend(compete([replace(shipped, settings=one) for one in settings], notes, 0, least=2))
 
-    def bf16() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            net(x, t)
+    trial(layouts)
+    if tried:
+        best = min(tried, key=lambda one: sum(one.median(action) for action in ACTIONS))
+        trial([(*best.spec.settings, "compile")])
+    for one in tried:
+        print(f"  {one.spec.label}: " + ", ".join(f"{a} {1000 * one.median(a):.1f} ms" for a in ACTIONS), flush=True)
+    return {action: min(tried, key=lambda one: one.median(action)).spec for action in ACTIONS} if tried else {}
 
-    with torch.no_grad():
-        return {"fp32_ms_per_image": timed(lambda: net(x, t)), "bf16_ms_per_image": timed(bf16)}
+
+def beside_peers(ours: Spec, given: Path | None, *, quick: bool) -> dict[str, Any]:
+    """Every contestant at the paper's network, and notes on what could not be measured."""
+    shipped, notes = peers(given, ours)
+    settings: dict[str, dict[str, Spec]] = {}
+    specs = [ours, replace(ours, contestant="naive", settings=())]
+    if not quick:
+        specs.append(replace(ours, settings=(*ours.settings, "compile")))
+    for spec in shipped:
+        best = fastest(spec, notes, quick=quick)
+        if best:
+            settings[spec.contestant] = best
+            specs += {one.label: one for one in (spec, *best.values())}.values()
+    timed = compete(specs, notes, 0, least=1) if quick else compete(specs, notes, 120)
+    return {"timed": timed, "fastest": settings, "notes": notes, "shipped": [ours, *shipped]}
+
+
+def memory(specs: Sequence[Spec], notes: list[str], *, few: int, many: int) -> dict[str, dict[str, float]]:
+    """Bytes that one more image takes in each action: the difference between the peaks of two processes."""
+    per_image: dict[str, dict[str, float]] = {}
+    for spec in specs:
+        # in the order of what they need, since a peak only grows
+        actions = ("forward", "sample", "step") if spec.contestant == "alphabar" else ("forward", "step")
+        peaks: dict[str, list[int]] = {action: [] for action in actions}
+        try:
+            for batch in (few, many):
+                with start(replace(spec, batch=batch, hops=2)) as worker:
+                    for action in actions:
+                        worker.seconds(action, 2)
+                        peaks[action].append(worker.peak)
+        except Failed as reason:
+            notes.append(str(reason))
+            continue
+        per_image[spec.label] = {action: (high - low) / (many - few) for action, (low, high) in peaks.items()}
+    return per_image
 
 
 def main() -> None:
-    facts = {
-        "loader": loader_wait(),
-        "sampling": sampling_overhead(),
-        "memory_mb": {str(steps): peak_after(steps) for steps in (20, 1000)},
-        "start_seconds": {
-            "import alphabar": best_of(5, [sys.executable, "-c", "import alphabar; alphabar.Denoiser"]),
-            "alphabar --help": best_of(5, [sys.executable, "-m", "alphabar", "--help"]),
-        },
-        "cifar10_forward": cifar_step(),
-    }
-    loader, sampling, memory, start = (facts[k] for k in ("loader", "sampling", "memory_mb", "start_seconds"))
-    cifar = facts["cifar10_forward"]
-    write(
-        "speed",
-        "Speed and memory",
-        facts,
-        [
-            "| what | measured | promise |",
-            "|---|---|---|",
-            f"| training on the digits waits for data | {100 * loader['waiting_share']:.2f} % of "
-            f"{loader['ms_per_step']:.0f} ms per step | < 5 % |",
-            f"| sampling loop outside the network, 32x32 | {100 * sampling['overhead_share']:.1f} % of the network's "
-            f"{sampling['ms_per_hop_in_network']:.1f} ms per hop | ≤ 10 % |",
-            f"| peak memory of sampling, 20 / 1000 steps | {memory['20']:.0f} / {memory['1000']:.0f} MB | equal |",
-            f"| `import alphabar` and its first use of torch | {start['import alphabar']:.2f} s | ≤ 2 s |",
-            f"| `alphabar --help` | {start['alphabar --help']:.2f} s | ≤ 0.3 s |",
-            f"| paper's CIFAR-10 network, forward, per image | {cifar['fp32_ms_per_image']:.1f} ms in float32, "
-            f"{cifar['bf16_ms_per_image']:.1f} ms in bfloat16 | – |",
-        ],
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="a run for `alphabar sample`; without it, a fresh one of one step")
+    parser.add_argument("--peers-source", type=Path, help="folder with pytorch-ddpm/ and guided-diffusion/")
+    parser.add_argument("--quick", action="store_true", help="only show that everything runs")
+    given = parser.parse_args()
+    quick, threads, began = given.quick, torch.get_num_threads(), time.perf_counter()
+    folder = QUICK if quick else RESULTS
+
+    def stage(text: str) -> None:
+        print(f"[{time.perf_counter() - began:5.0f} s] {text}", flush=True)
+
+    stage("the machine's convolutions")
+    rates = {"fp32": convolution_rate(seconds=0.1 if quick else 1.5)}
+    if has_bf16():
+        rates["bf16"] = convolution_rate(torch.bfloat16, seconds=0.1 if quick else 1.5)
+
+    stage("the paper's network beside the peers")
+    ours = Spec(
+        "alphabar", "cifar10", batch=1 if quick else 8, settings=("bf16",) if has_bf16() else (), threads=threads
     )
+    peers_facts = beside_peers(ours, given.peers_source, quick=quick)
+    notes: list[str] = peers_facts["notes"]
+
+    stage("our networks beside a plain loop")
+    plain = []
+    for model, batch in (("digits", 128), ("mnist", 32)):
+        spec = replace(ours, model=model, batch=2 if quick else batch, size=None)
+        pair = [spec, replace(spec, contestant="naive", settings=())]
+        plain.append(compete(pair, notes, 0, least=1) if quick else compete(pair, notes, 30))
+
+    stage("work of our networks")
+    flops = {model: work(Spec("alphabar", model, batch=1)) for model in ("cifar10", "mnist", "digits")}
+
+    stage("memory")
+    per_image = memory(peers_facts["shipped"], notes, few=1, many=3 if quick else 9)
+
+    stage("laws of growth")
+    laws = {law.name: scaling.measure(law, threads, quick=quick) for law in scaling.LAWS}
+    folder.mkdir(parents=True, exist_ok=True)
+    scaling.plot(laws, folder / "bench_scaling.png")
+
+    stage("promises")
+    promises.check(given.run, folder, quick=quick)
+
+    seconds = time.perf_counter() - began
+    timed = [*peers_facts["timed"], *(one for pair in plain for one in pair)]
+    facts = {
+        "seconds": seconds,
+        "peers": tables.versions(environment_python()) if peers_facts["fastest"] else {},
+        "commits": {name: commit for name, (_, commit) in REPOSITORIES.items()},
+        "gflops_of_the_machine": {name: rate / 1e9 for name, rate in rates.items()},
+        "flops_per_image": flops,
+        "timed": [tables.plain(one) for one in timed],
+        "bytes_per_image": per_image,
+        "laws": laws,
+        "not_measured": notes,
+    }
+    lines = [
+        *tables.beside_peers(peers_facts["timed"], peers_facts["fastest"], ours),
+        *tables.beside_plain(plain),
+        *tables.shares(timed, flops, rates),
+        *tables.memory(per_image),
+        *tables.laws(laws),
+        *tables.not_measured(notes),
+    ]
+    write("bench", "Beside the peers", facts, lines, folder)
+    stage("done")
 
 
 if __name__ == "__main__":

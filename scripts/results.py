@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from alphabar.base.version import __version__
 
 __all__ = ["RESULTS", "machine", "write"]
 
@@ -31,25 +34,41 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "alphabar": __version__,
+        "commit": _commit(),
         "command": " ".join(["python", f"scripts/{Path(sys.argv[0]).name}", *map(_without_folders, sys.argv[1:])]),
     }
+
+
+def _commit() -> str:
+    """The commit of this checkout, with a plus where files differ from it; empty outside of one."""
+    here = RESULTS.parent
+
+    def git(*command: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return git("rev-parse", "--short=12", "HEAD") + (
+        "+" if git("status", "--porcelain", "--", ":/src", ":/scripts") else ""
+    )
 
 
 def _without_folders(argument: str) -> str:
     return Path(argument).name if "/" in argument else argument
 
 
-def write(name: str, title: str, facts: dict[str, Any], lines: list[str]) -> None:
-    """``docs/results/<name>.json`` and ``.md``, which begins with the machine."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def write(name: str, title: str, facts: dict[str, Any], lines: list[str], folder: Path = RESULTS) -> None:
+    """``<name>.json`` and ``.md`` in ``docs/results`` or another folder; the page begins with the machine."""
+    folder.mkdir(parents=True, exist_ok=True)
     where = machine()
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": where, **facts}, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps({"machine": where, **facts}, indent=1) + "\n", encoding="utf-8")
     head = [
         f"# {title}",
         "",
         f"{where['date']} · {where['processor']}, {where['cores']} cores, {where['threads']} threads · "
-        f"Python {where['python']}, torch {where['torch']} · `{where['command']}`",
+        f"Python {where['python']}, torch {where['torch']}, alphabar {where['alphabar']} at {where['commit']} · "
+        f"`{where['command']}`",
         "",
     ]
-    (RESULTS / f"{name}.md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
     print("\n".join([*head, *lines]))

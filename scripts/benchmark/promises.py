@@ -1,0 +1,178 @@
+"""What this version promises of its own speed and memory; the results are ``docs/results/speed.*``.
+
+- Loader: share of the time that training on the digits waits for a batch (promise: below 5 %).
+- Sampling: time outside the network as a share of the time inside it, at 32×32 (at most 10 %) and at 8×8.
+- Memory: peak of sampling with 20 and with 1000 steps (equal).
+- Start: ``import alphabar`` (below 2 s) and ``alphabar --help`` (below 0.3 s), best of five.
+- ``alphabar sample`` of 64 images from a cold start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from results import write
+
+import alphabar as ab
+from alphabar.model.denoiser import Denoiser
+from alphabar.process.chain import Chain
+from alphabar.runtime.config import from_tables, merge
+from alphabar.runtime.recipes import recipe
+from alphabar.samplers.generate import frames
+from alphabar.training.trainer import build, fit, new_denoiser
+from benchmark.contestants import COUNTS
+from benchmark.spec import SHAPES
+
+__all__ = ["check"]
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+
+def loader_wait(steps: int) -> dict[str, float]:
+    """Seconds that training on the digits waits for batches, and their share."""
+    images = ab.open_source("digits")
+    tables = merge(recipe(images.shape, len(images)), {"run": {"steps": steps + 10}})
+    run = build(from_tables(tables), images)
+    metrics = fit(run)
+    for _ in range(10):
+        next(metrics)
+    waited, began = run.loader.waited_seconds, time.perf_counter()
+    for _ in metrics:
+        pass
+    seconds = time.perf_counter() - began
+    waiting = run.loader.waited_seconds - waited
+    return {"ms_per_step": 1000 * seconds / steps, "waiting_share": waiting / seconds}
+
+
+class Stopwatch(torch.nn.Module):
+    """A network that measures the time spent inside itself."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net, self.seconds = net, 0.0
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        began = time.perf_counter()
+        out: torch.Tensor = self.net(x, t)
+        self.seconds += time.perf_counter() - began
+        return out
+
+
+def outside_share(model: str, batch: int, hops: int, rounds: int = 5) -> dict[str, float]:
+    """Time outside the network over time inside it, ancestral sampling by the network of ``model``; median."""
+    config = from_tables(recipe(SHAPES[model], COUNTS[model]))
+    denoiser: Denoiser = new_denoiser(config, SHAPES[model]).eval()
+    denoiser.net = watch = Stopwatch(denoiser.net)
+    chain = Chain.spaced(denoiser.schedule, hops)
+    shares = []
+    for _ in range(rounds + 1):
+        watch.seconds, began = 0.0, time.perf_counter()
+        for _ in frames(denoiser, ab.samplers.Ancestral(), chain, range(batch)):
+            pass
+        shares.append((time.perf_counter() - began - watch.seconds) / watch.seconds)
+    return {"overhead_share": statistics.median(shares[1:]), "ms_per_hop_in_network": 1000 * watch.seconds / hops}
+
+
+def peak_after(steps: int) -> float:
+    """Peak memory in MB of a process that samples 64 images of 3x32x32 in ``steps`` steps of a trivial network."""
+    code = f"""
+import alphabar as ab
+from alphabar.samplers.generate import frames
+from benchmark.worker import peak_bytes
+schedule = ab.schedules.Linear().build()
+denoiser = ab.Denoiser(lambda x, t: 0.1 * x, schedule, shape=(3, 32, 32), variance=ab.FixedSmall())
+for frame in frames(denoiser, ab.samplers.Ancestral(), ab.Chain.spaced(schedule, {steps}), range(64)): pass
+print(peak_bytes() / 1e6)
+"""
+    paths = {"PYTHONPATH": os.pathsep.join([str(SCRIPTS), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **paths}
+    )
+    return float(done.stdout)
+
+
+def seconds_of(command: Sequence[str]) -> float:
+    """Wall seconds of a command."""
+    began = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    return time.perf_counter() - began
+
+
+def cold_samples(run: Path | None, steps: int) -> dict[str, Any]:
+    """``alphabar sample`` of 64 images by ``run``, else by a run of the recipe for MNIST that has made one step."""
+    alphabar = [sys.executable, "-m", "alphabar"]
+    with tempfile.TemporaryDirectory() as folder:
+        about = "the run given" if run is not None else "the recipe's network for MNIST"
+        if run is None:
+            run = Path(folder) / "run"
+            channels, height, width = SHAPES["mnist"]
+            pixels = np.random.default_rng(0).integers(0, 256, (64, channels, height, width), dtype=np.uint8)
+            np.savez(Path(folder) / "noise.npz", images=pixels[:, 0])
+            net = from_tables(recipe(SHAPES["mnist"], COUNTS["mnist"])).net
+            settings = [f"net.{key}={_toml(getattr(net, key))}" for key in _fields(net)]
+            training = ["train", str(Path(folder) / "noise.npz"), "--out", str(run), "--steps", "1", "run.batch=2"]
+            subprocess.run([*alphabar, *training, *settings], capture_output=True, check=True)
+        out = Path(folder) / "samples"
+        seconds = seconds_of([*alphabar, "sample", str(run), "-n", "64", "--steps", str(steps), "--out", str(out)])
+    return {"seconds": seconds, "images": 64, "steps": steps, "of": about}
+
+
+def _fields(net: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(net) if field.name != "total_time_steps"]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def check(run: Path | None, folder: Path, *, quick: bool) -> None:
+    """Measure all of it and write ``speed.*`` into ``folder``."""
+    python = sys.executable
+    times = 1 if quick else 5
+    loader = loader_wait(10 if quick else 150)
+    large = outside_share("mnist", 2 if quick else 64, 4, 1 if quick else 5)
+    small = outside_share("digits", 2 if quick else 64, 4 if quick else 50, 1 if quick else 5)
+    memory = {str(steps): peak_after(steps) for steps in (20, 1000)}
+    import_ = min(seconds_of([python, "-c", "import alphabar; alphabar.Denoiser"]) for _ in range(times))
+    help_ = min(seconds_of([python, "-m", "alphabar", "--help"]) for _ in range(times))
+    cold = cold_samples(run, 2 if quick else 20)
+    write(
+        "speed",
+        "Speed and memory",
+        {
+            "loader": loader,
+            "sampling": {"32x32": large, "8x8": small},
+            "memory_mb": memory,
+            "start_seconds": {"import alphabar": import_, "alphabar --help": help_},
+            "cold_samples": cold,
+        },
+        [
+            "| what | measured | promise |",
+            "|---|---|---|",
+            f"| training on the digits waits for data | {100 * loader['waiting_share']:.2f} % of "
+            f"{loader['ms_per_step']:.0f} ms per step | < 5 % |",
+            f"| sampling outside the network, 32x32, batch 64 | {100 * large['overhead_share']:.1f} % of the network's "
+            f"{large['ms_per_hop_in_network']:.0f} ms per hop | ≤ 10 % |",
+            f"| sampling outside the network, 8x8, batch 64 | {100 * small['overhead_share']:.1f} % of the network's "
+            f"{small['ms_per_hop_in_network']:.1f} ms per hop | – |",
+            f"| peak memory of sampling, 20 / 1000 steps | {memory['20']:.0f} / {memory['1000']:.0f} MB | equal |",
+            f"| `import alphabar` and its first use of torch | {import_:.2f} s | ≤ 2 s |",
+            f"| `alphabar --help` | {help_:.2f} s | ≤ 0.3 s |",
+            f"| `alphabar sample` of 64 images from a cold start, {cold['steps']} steps, {cold['of']} | "
+            f"{cold['seconds']:.1f} s | – |",
+        ],
+        folder,
+    )

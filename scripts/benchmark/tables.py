@@ -1,0 +1,152 @@
+"""Figures as tables of Markdown, and as plain values for JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark import scaling
+from benchmark.race import Timed, median_ratio
+from benchmark.spec import Spec
+
+__all__ = ["beside_peers", "beside_plain", "laws", "memory", "not_measured", "plain", "shares", "versions"]
+
+NAMES = {"forward": "forward", "step": "training step"}
+
+
+def versions(python: Path) -> dict[str, str]:
+    """The packages of an environment and their versions."""
+    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    listed = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    return dict(sorted(json.loads(listed).items()))
+
+
+def plain(one: Timed) -> dict[str, Any]:
+    """A contestant and its seconds per image."""
+    spec = one.spec
+    return {
+        "contestant": spec.contestant,
+        "settings": list(spec.settings),
+        "model": spec.model,
+        "batch": spec.batch,
+        "parameters": one.parameters,
+        "seconds_per_image": one.rounds,
+    }
+
+
+def _ratio(one: Timed, ours: Timed, action: str) -> str:
+    return f"{median_ratio(one, ours, action):.2f}"
+
+
+def beside_peers(timed: Sequence[Timed], fastest: Mapping[str, Mapping[str, Spec]], ours: Spec) -> list[str]:
+    """Every contestant, then ours against the fastest setting of each peer."""
+    (us,) = (one for one in timed if one.spec == ours)
+    rounds = len(us.rounds["step"])
+    lines = [
+        "## The paper's CIFAR-10 network",
+        "",
+        f"Batch {ours.batch}, {ours.threads} threads each, in turns, medians of {rounds} rounds. A ratio is the time "
+        "of the row over ours, the median of the ratios within a round: above 1, ours is faster.",
+        "",
+        "| contestant | parameters | forward, ms per image | ratio | training step, ms per image | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in timed:
+        cells = [f"{1000 * one.median(action):.1f} | {_ratio(one, us, action)}" for action in NAMES]
+        lines.append(f"| {one.spec.label} | {one.parameters / 1e6:.2f} M | {' | '.join(cells)} |")
+    if not fastest:
+        return [*lines, ""]
+    lines += ["", "| peer in its fastest setting | forward, ratio | training step, ratio |", "|---|---|---|"]
+    by_label = {one.spec.label: one for one in timed}
+    for peer, best in fastest.items():
+        cells = []
+        for action in NAMES:
+            one = by_label.get(best[action].label)
+            setting = ", ".join(best[action].settings) or "as it ships"
+            cells.append("–" if one is None else f"{_ratio(one, us, action)} ({setting})")
+        lines.append(f"| {peer} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def beside_plain(pairs: Sequence[Sequence[Timed]]) -> list[str]:
+    """Our networks, and the same networks in a plain loop."""
+    lines = [
+        "## Our networks beside a plain loop",
+        "",
+        "The same network in float32, contiguous, with torch's own Adam.",
+        "",
+        "| network | batch | what | ours, ms per image | plain loop | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for us, them in pairs:
+        for action, name in NAMES.items():
+            lines.append(
+                f"| {us.spec.model} | {us.spec.batch} | {name} | {1000 * us.median(action):.3g} | "
+                f"{1000 * them.median(action):.3g} | {_ratio(them, us, action)} |"
+            )
+    return [*lines, ""]
+
+
+def shares(timed: Sequence[Timed], flops: Mapping[str, Mapping[str, float]], rates: Mapping[str, float]) -> list[str]:
+    """How much of the machine's fastest convolution each of ours reaches."""
+    best = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in rates.items())
+    lines = [
+        "## Share of the machine",
+        "",
+        f"The fastest 3×3 convolution, channels last: {best}.",
+        "",
+        "| contestant | network | what | GFLOP per image | GFLOP/s | share |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in timed:
+        if one.spec.contestant not in ("alphabar", "naive"):
+            continue
+        rate = rates["bf16" if "bf16" in one.spec.settings else "fp32"]
+        for action, name in NAMES.items():
+            count = flops[one.spec.model][action]
+            reached = count / one.median(action)
+            lines.append(
+                f"| {one.spec.label} | {one.spec.model} | {name} | {count / 1e9:.3g} | {reached / 1e9:.3g} | "
+                f"{100 * reached / rate:.0f} % |"
+            )
+    return [*lines, ""]
+
+
+def memory(per_image: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What one more image in the batch takes."""
+    lines = [
+        "## Memory",
+        "",
+        "Peak memory of a process for one more image of the batch, the paper's CIFAR-10 network.",
+        "",
+        "| contestant | forward without gradients, MB | sampling, MB | training step, MB |",
+        "|---|---|---|---|",
+    ]
+    for label, taken in per_image.items():
+        cells = [f"{taken[action] / 1e6:.1f}" if action in taken else "–" for action in ("forward", "sample", "step")]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def laws(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The exponents, and the picture of them."""
+    return [
+        "## Laws of growth",
+        "",
+        "Exponents in a log-log plot: a value of 1 doubles with the size. Work is FLOPs as torch counts them. Verdicts "
+        f"are of the three largest sizes, with {scaling.TOLERANCE} allowed for noise; memory is what a process takes "
+        "beyond the network: activations, gradients, the optimiser's moments.",
+        "",
+        *scaling.rows(results),
+        "",
+        "![time, memory and work against batch, image size, channels and chain length](bench_scaling.png)",
+        "",
+    ]
+
+
+def not_measured(notes: Sequence[str]) -> list[str]:
+    """What failed, and why."""
+    return ["## Not measured", "", *(f"- {note}" for note in dict.fromkeys(notes))] if notes else []

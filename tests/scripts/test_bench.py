@@ -1,0 +1,111 @@
+"""The pieces of ``make bench``, without peers: its laws, its tables, and its workers with a tiny network of ours."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+if not SCRIPTS.is_dir():
+    pytest.skip("an installed package has no scripts", allow_module_level=True)
+sys.path.insert(0, str(SCRIPTS))
+
+from benchmark import ceiling, scaling, tables  # noqa: E402
+from benchmark.contestants import stand_in  # noqa: E402
+from benchmark.race import Timed, Worker, median_ratio, race  # noqa: E402
+from benchmark.spec import Spec  # noqa: E402
+from benchmark.worker import serve  # noqa: E402
+
+TINY = {
+    "base_channels": 8,
+    "base_channels_multiples": [1, 2],
+    "apply_attention": [False, False],
+    "num_res_blocks": 1,
+    "norm_groups": 4,
+}
+OURS = Spec("alphabar", "cifar10", batch=2, size=8, net=TINY, hops=3)
+
+
+def test_a_power_law_has_the_slope_of_its_exponent() -> None:
+    sizes = [1, 2, 4, 8]
+    assert scaling.slope(sizes, [3 * n**1.7 for n in sizes]) == pytest.approx(1.7)
+    # a fixed cost flattens the whole, and the largest sizes least
+    fixed = [100 + n**2 for n in sizes]
+    assert scaling.slope(sizes, fixed) < scaling.top_slope(sizes, fixed) < 2
+
+
+def test_the_median_ratio_is_formed_within_rounds() -> None:
+    """A machine that slows down by ten between the rounds changes no ratio."""
+    ours = Timed(OURS, 1, {"step": [1.0, 10.0, 1.0]})
+    theirs = Timed(OURS, 1, {"step": [2.0, 20.0, 2.0]})
+    assert median_ratio(theirs, ours, "step") == 2.0
+
+
+def test_the_work_of_a_convolution_as_torch_counts_it() -> None:
+    """The network is linear in its work: twice the images are twice the FLOPs, so the work per image is the same."""
+    one, two = (ceiling.work(Spec("alphabar", batch=b, size=8, net=TINY)) for b in (1, 2))
+    assert one["forward"] == pytest.approx(two["forward"])
+    # backward: one product for the gradient of the input, one for the weights; the first layer needs only the latter
+    assert 2.5 * one["forward"] < one["step"] < 3 * one["forward"]
+
+
+def test_workers_take_turns_and_answer() -> None:
+    with Worker(OURS) as ours, Worker(Spec("naive", batch=2, size=8, net=TINY)) as plain:
+        notes: list[str] = []
+        timed = race([ours, plain], {"forward": 2, "step": 1}, notes, seconds=0, least=2)
+        assert not notes
+        assert ours.seconds("sample")[0] > 0
+        peak = ours.peak
+        assert race([ours], {"fly": 1}, notes, seconds=0, least=1) == []
+        assert notes == ["alphabar: KeyError: 'fly'"]
+    assert ours.process.poll() == 0
+    assert [len(one.rounds[action]) for one in timed for action in ("forward", "step")] == [2, 2, 2, 2]
+    assert all(seconds > 0 for one in timed for action in one.rounds.values() for seconds in action)
+    assert timed[0].parameters == timed[1].parameters > 10_000
+    assert 50e6 < peak < 2e9
+    page = "\n".join(
+        [
+            *tables.beside_peers(timed, {}, OURS),
+            *tables.beside_plain([timed]),
+            *tables.shares(timed, {"cifar10": {"forward": 1e6, "step": 3e6}}, {"fp32": 1e9}),
+            *tables.memory({"alphabar": {"forward": 1e6, "step": 2e6}}),
+            *tables.not_measured(["x: could not be cloned"]),
+        ]
+    )
+    assert re.search(r"\| alphabar \| 0\.\d+ M \| [\d.]+ \| 1\.00 \| [\d.]+ \| 1\.00 \|", page)
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.M):
+        assert len({line.count("|") for line in block.splitlines()}) == 1, block
+
+
+def test_a_contestant_that_cannot_be_built_says_why() -> None:
+    out = io.StringIO()
+    serve(Spec("alphabar", batch=2, size=8, net={**TINY, "norm_groups": 3}).to_json(), [], out)
+    assert json.loads(out.getvalue())["error"].startswith("ConfigError: net: width 8 is not divisible")
+
+
+def test_the_plot_of_laws(tmp_path: Path) -> None:
+    law = {
+        "action": "step",
+        "values": [1, 2, 4],
+        **{key: [1.0, 2.0, 4.0] for key in ("seconds", "bytes", "flops")},
+        **{key: {"seconds": 1.0, "bytes": 1.0, "flops": 1.0} for key in ("exponent", "exponent_of_the_largest")},
+        "outgrows": ["bytes"],
+    }
+    pytest.importorskip("matplotlib")
+    scaling.plot({"batch": law, "channels": law}, tmp_path / "laws.png")
+    assert (tmp_path / "laws.png").read_bytes().startswith(b"\x89PNG")
+    assert any(line.endswith("| memory |") for line in scaling.rows({"batch": law}))
+
+
+def test_empty_modules_stand_in_for_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    stand_in("no_such_package")
+    from no_such_package import transforms
+    from no_such_package.deep.inside import anything
+
+    assert isinstance(transforms, type) and isinstance(anything, type)
