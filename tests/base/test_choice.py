@@ -126,7 +126,9 @@ def test_choose_needs_a_known_kind():
             choose(SHAPES, table, "shape")
     with pytest.raises(ConfigError, match=r"shape.kind.*'cirle'.*circle, square.*did you mean 'circle'"):
         choose(SHAPES, {"kind": "cirle"}, "shape")
-    with pytest.raises(ConfigError, match=r"shape.side.*unknown.*radius"):
+    with pytest.raises(ConfigError, match=r"shape.sid:.*unknown.*radius"):
+        choose(SHAPES, {"kind": "circle", "sid": 1.0}, "shape")
+    with pytest.raises(ConfigError, match=r"shape.side: circle has no such setting; set shape.kind=square as well"):
         choose(SHAPES, {"kind": "circle", "side": 1.0}, "shape")
 
 
