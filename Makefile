@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format bench bench-gpu campaign ablate docs clean
+.PHONY: demo test check format bench bench-gpu quality campaign ablate docs clean
 
 demo: $(VENV)/.demo          ## train on handwritten digits and show everything on one page
 	$(BIN)/alphabar demo
@@ -32,6 +32,12 @@ bench: $(VENV)/.dev $(PEERS)/.made  ## speed and memory beside the peers, result
 
 bench-gpu: $(VENV)/.dev $(PEERS)/.made  ## the same on one CUDA GPU, beside diffusers
 	$(BIN)/python scripts/bench_gpu.py
+
+# hours: 30 minutes of processor time for each peer, 38 for ours
+quality: $(PEERS)/.made      ## quality per minute beside the peers: make quality MNIST=mnist.npz [SOURCES=DIR]
+	$(PEERS)/bin/python scripts/quality_per_minute.py $(MNIST) --who alphabar --minutes 2 6 30
+	$(PEERS)/bin/python scripts/quality_per_minute.py $(MNIST) --minutes 15 30 \
+		--who diffusers denoising-diffusion-pytorch pytorch-ddpm $(if $(SOURCES),--peers-source $(SOURCES))
 
 campaign: $(VENV)/.dev       ## checks that take longer; MNIST=mnist.npz for the doctor as well
 	$(BIN)/python scripts/mutants.py
@@ -67,4 +73,5 @@ $(PEERS)/.made: scripts/benchmark/peers.txt
 		torch numpy pillow diffusers accelerate ema-pytorch einops absl-py tqdm scipy
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint scripts/benchmark/peers.txt \
 		--no-deps denoising-diffusion-pytorch
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

@@ -33,6 +33,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 from benchmark.contestants import stand_in
+from benchmark.sources import checkout
 from results import RESULTS, machine, write
 from torch import Tensor, nn
 from torch.nn import functional
@@ -141,7 +142,7 @@ def denoising_diffusion_pytorch() -> Peer:
 
 def pytorch_ddpm(sources: Path) -> Peer:
     """The defaults of its main.py: batch 128, warm-up over 5,000 steps, EMA 0.9999."""
-    sys.path.insert(0, str(sources / "pytorch-ddpm"))
+    sys.path.insert(0, str(sources))
     stand_in("tensorboardX", "score", "torchvision")
     import main as peer
     from diffusion import GaussianDiffusionTrainer
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--who", nargs="+", required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 6, 30])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--peers-source", type=Path, default=Path("build/bench/sources"))
+    parser.add_argument("--peers-source", type=Path, help="folder with pytorch-ddpm/ where it cannot be cloned")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -276,7 +277,7 @@ def main() -> None:
     makers: dict[str, Callable[[], Peer]] = {
         "diffusers": diffusers,
         "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
-        "pytorch-ddpm": lambda: pytorch_ddpm(arguments.peers_source),
+        "pytorch-ddpm": lambda: pytorch_ddpm(checkout("pytorch-ddpm", arguments.peers_source)),
     }
 
     def keep(who: str, seed: int, goal: float, spent: float, steps: int, batch: int, weights: int, d: float) -> None:
