@@ -27,7 +27,7 @@ from alphabar.evaluation.doctor.watch import Watch
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.process.chain import Chain
 from alphabar.runtime import config as text
-from alphabar.samplers.ddim import DDIM
+from alphabar.samplers.dpmpp_2m import DPMSolverPP2M
 from alphabar.samplers.generate import generate
 from alphabar.training import trainer
 from alphabar.training.trainer import Metrics, Run
@@ -37,7 +37,7 @@ __all__ = ["HELD_OUT_IMAGES", "PREVIEW_IMAGES", "PREVIEW_STEPS", "Loop", "pass_o
 
 log = logging.getLogger("alphabar")
 PREVIEW_IMAGES = 25
-PREVIEW_STEPS = 50
+PREVIEW_STEPS = 20
 HELD_OUT_IMAGES = 1024
 
 
@@ -236,7 +236,7 @@ class Loop:
         y = class_labels(denoiser, range(PREVIEW_IMAGES))
         steps = min(PREVIEW_STEPS, denoiser.schedule.T)
         chain = Chain.spaced(denoiser.schedule, steps)
-        images = generate(denoiser, DDIM(), chain, range(PREVIEW_IMAGES), y=y)
+        images = generate(denoiser, DPMSolverPP2M(), chain, range(PREVIEW_IMAGES), y=y)
         bar.say(f"step {run.step}: {self.watch.verdict(run.step, held_out, images)}")
         if images.shape[1] in (1, 3, 4):
             with self.spared():
