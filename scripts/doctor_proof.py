@@ -40,6 +40,10 @@ from alphabar.weights import checkpoint
 NETWORK = [
     "run.batch=32",
     "run.threads=1",
+    "objective.kind=simple",
+    "net.patch_size=1",
+    "net.base_channels_multiples=[1,2]",
+    "net.apply_attention=[false,false]",
     "net.base_channels=8",
     "net.norm_groups=4",
     "net.num_res_blocks=1",

@@ -65,13 +65,21 @@ def test_sizes_that_do_not_halve_are_padded_by_little(size: tuple[int, int], lev
 
 @pytest.mark.parametrize(
     ("size", "patch", "levels"),
-    [((8, 8), 1, 2), ((16, 16), 1, 3), ((28, 28), 2, 2), ((32, 32), 2, 3), ((64, 64), 4, 3), ((512, 512), 4, 6)],
+    [
+        ((8, 8), 2, 1),
+        ((9, 9), 1, 1),
+        ((16, 16), 1, 3),
+        ((28, 28), 2, 2),
+        ((32, 32), 2, 3),
+        ((64, 64), 4, 3),
+        ((512, 512), 4, 6),
+    ],
 )
 def test_a_processor_works_on_patches(size: tuple[int, int], patch: int, levels: int) -> None:
-    """At most 16 positions a side up to 64 pixels, and always two resolutions."""
+    """At most 16 positions a side up to 64 pixels. Tiny images get the same network anywhere."""
     net = from_tables(recipe((3, *size), 1000, light=True)).net
     assert (net.patch_size, len(net.base_channels_multiples)) == (patch, levels)
-    assert from_tables(recipe((3, *size), 1000, light=False)).net.patch_size == 1
+    assert from_tables(recipe((3, *size), 1000, light=False)).net.patch_size == (patch if size[0] <= 12 else 1)
 
 
 def test_without_a_gpu_the_recipe_is_light(monkeypatch: pytest.MonkeyPatch) -> None:

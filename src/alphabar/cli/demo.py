@@ -25,7 +25,7 @@ from alphabar.evaluation.pictures import enlarge, grid, png
 from alphabar.evaluation.report import Section, page
 from alphabar.model.prediction import PREDICTIONS
 from alphabar.runtime.config import RunConfig, from_tables, read_toml
-from alphabar.training.objectives import OBJECTIVES, Simple
+from alphabar.training.objectives import OBJECTIVES
 
 __all__ = ["run"]
 
@@ -115,11 +115,12 @@ def run(out: Path, minutes: float, seed: int) -> None:
 
 
 def _loss(config: RunConfig) -> str:
-    if isinstance(config.objective, Simple):
-        what = {"eps": "the noise ε", "v": "v = √ᾱ ε − √(1−ᾱ) x_0", "x0": "the image x_0"}
-        kind = PREDICTIONS.name_of(config.prediction)
-        return f"Mean squared error of what the network predicts, {what.get(kind, kind)} (Eq. 14)."
-    return f"The objective {OBJECTIVES.name_of(config.objective)}."
+    """What the curve shows, in words."""
+    what = {"eps": "the noise ε", "v": "v = √ᾱ ε − √(1−ᾱ) x_0", "x0": "the image x_0"}
+    kind = PREDICTIONS.name_of(config.prediction)
+    text = f"The mean squared error (Eq. 14) of what the network predicts, {what.get(kind, kind)}"
+    objective = OBJECTIVES.name_of(config.objective)
+    return f"{text}." if objective == "simple" else f"{text}, with the weights of the objective {objective}."
 
 
 def _all(images: Images) -> Tensor:

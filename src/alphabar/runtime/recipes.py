@@ -43,14 +43,21 @@ def _levels(height: int, width: int, patch: int) -> list[tuple[int, int]]:
     while len(sides) < MOST_LEVELS:
         factor = patch * 2 ** len(sides)
         rows, columns = height + -height % factor, width + -width % factor
-        if min(rows, columns) // factor < SMALLEST_SIDE or rows * columns > MOST_PADDING * height * width:
+        if min(rows, columns) // factor < SMALLEST_SIDE or _padded(height, width, factor) > MOST_PADDING:
             break
         sides.append((rows // factor, columns // factor))
     return sides
 
 
-def _patch(height: int, width: int) -> int:
-    """1 up to 16 pixels a side, 2 up to 32, then 4, as far as the patches still halve once."""
+def _padded(height: int, width: int, factor: int) -> float:
+    """How many times the pixels there are once both sides are multiples of ``factor``."""
+    return (height + -height % factor) * (width + -width % factor) / (height * width)
+
+
+def _patch(height: int, width: int, tiny: bool) -> int:
+    """1 up to 16 pixels a side, 2 up to 32, then 4, as far as the patches still halve once; 2 for tiny images."""
+    if tiny:
+        return 2 if min(height, width) >= 2 * SMALLEST_SIDE and _padded(height, width, 2) <= MOST_PADDING else 1
     patch = 1
     while patch < MOST_PATCH and max(height, width) > LIGHT_SIDE * patch and len(_levels(height, width, 2 * patch)) > 1:
         patch *= 2
@@ -66,7 +73,8 @@ def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None
     bottleneck's attention is enough. A tenth of the images, at most 1,000, is held out.
 
     ``light`` is for processors, and the default where there is no GPU: a network of about a million weights on patches,
-    in small batches, so that the time goes into steps.
+    in small batches, so that the time goes into steps. Images of at most 12 pixels a side get such a network anywhere,
+    on patches of 2×2 with twice the channels where they divide.
 
     Raises:
         ConfigError: if there are too few images to hold one out.
@@ -77,15 +85,16 @@ def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None
     if light is None:
         light = not torch.cuda.is_available()
     side = max(height, width)
-    patch = _patch(height, width) if light else 1
+    tiny, small, few = side <= 12, side <= 40, count < 1000
+    slim = light or tiny
+    patch = _patch(height, width, tiny) if slim else 1
     sides = _levels(height, width, patch)
     factor = patch * 2 ** (len(sides) - 1)
     multiples = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}[
         len(sides)
     ]
-    tiny, small, few = side <= 12, side <= 40, count < 1000
-    slim = light or tiny
-    batch = 32 if slim else 128 if small else 64 if side <= 80 else 16
+    base = 64 if tiny and patch > 1 else 32 if slim or (small and few) else 64 if small or few else 128
+    batch = 32 if slim and not tiny else 128 if small else 64 if side <= 80 else 16
     # enough to see every image about 150 times, between half a million and a hundred million images
     steps = max(500_000, min(150 * count, 100_000_000)) // batch
     length = for_length(steps, batch)
@@ -96,7 +105,7 @@ def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None
         "net": {
             "input_channels": channels,
             "output_channels": channels,
-            "base_channels": 32 if slim or (small and few) else 64 if small or few else 128,
+            "base_channels": base,
             "base_channels_multiples": multiples,
             "apply_attention": [not slim and max(s) <= ATTEND_UP_TO for s in sides],
             "num_res_blocks": 1 if slim else 2,
@@ -107,11 +116,11 @@ def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None
             "pad_input": bool(height % factor or width % factor),
             "patch_size": patch,
         },
-        "objective": {"kind": "simple"},
+        "objective": {"kind": "min_snr" if tiny else "simple"},
         "times": {"kind": "uniform", "stratified": True},
         "optim": {
             "optimizer": "adamw",
-            "lr": 4e-3 if tiny else 2e-3 if light else 5e-4 if small else 2e-4,
+            "lr": 6e-3 if tiny else 2e-3 if light else 5e-4 if small else 2e-4,
             "rate": "cosine",
             **length["optim"],
         },
