@@ -31,3 +31,14 @@ def test_losses_are_per_image_and_teach(objective: str, prediction: str, varianc
     assert losses.shape == (4,) and torch.isfinite(losses).all()
     losses.sum().backward()
     assert torch.isfinite(weight.grad).all() and (weight.grad != 0).all()
+
+
+@pytest.mark.parametrize("prediction", ab.PREDICTIONS)
+@pytest.mark.parametrize("objective", ["simple", "min_snr", "p2"])
+def test_images_may_be_on_another_device_than_the_times(objective: str, prediction: str) -> None:
+    """In training times and coefficients stay on the CPU while images are on a GPU, whose rules "meta" shares."""
+    denoiser = ab.Denoiser(lambda x_t, index: x_t, PAPER, shape=(3, 4, 4), prediction=ab.PREDICTIONS[prediction]())
+    tr = ab.Chain.full(PAPER).at(torch.tensor([2, 500, 1000]))
+    x0 = eps = torch.empty(3, 3, 4, 4, device="meta")
+    losses = ab.OBJECTIVES[objective]()(denoiser(ab.equations.q_sample(x0, eps, tr.abar_t), tr), x0, eps, tr)
+    assert losses.shape == (3,) and losses.device.type == "meta"
