@@ -42,3 +42,16 @@ def test_images_may_be_on_another_device_than_the_times(objective: str, predicti
     x0 = eps = torch.empty(3, 3, 4, 4, device="meta")
     losses = ab.OBJECTIVES[objective]()(denoiser(ab.equations.q_sample(x0, eps, tr.abar_t), tr), x0, eps, tr)
     assert losses.shape == (3,) and losses.device.type == "meta"
+
+
+@pytest.mark.parametrize("objective", ab.OBJECTIVES)
+def test_objectives_say_whether_they_teach_a_variance(objective: str) -> None:
+    """The gradient reaches the half of the output that is the variance, or it does not."""
+    out = torch.zeros(3, 6, 4, 4, requires_grad=True)
+    denoiser = ab.Denoiser(lambda x_t, index: out, PAPER, shape=(3, 4, 4), variance=ab.Learned())
+    tr = ab.Chain.full(PAPER).at(torch.tensor([2, 500, 1000]))
+    x0 = ab.to_model_range(ab.stream(0).randint(0, 256, [3, 3, 4, 4]).to(torch.uint8))
+    eps = ab.stream(1).randn_like(x0)
+    kind = ab.OBJECTIVES[objective]
+    kind()(denoiser(ab.equations.q_sample(x0, eps, tr.abar_t), tr), x0, eps, tr).sum().backward()
+    assert bool(out.grad[:, 3:].any()) is kind.teaches_variance

@@ -17,7 +17,7 @@ from alphabar.model.prediction import Eps, Prediction
 from alphabar.model.variance import FixedLarge, Variance
 from alphabar.process.schedules import Linear, ScheduleSpec
 from alphabar.training.ema import EmaConfig
-from alphabar.training.objectives import OBJECTIVES, P2, MinSNR, Objective, Simple
+from alphabar.training.objectives import OBJECTIVES, Objective, Simple
 from alphabar.training.optim import OptimConfig
 from alphabar.training.times import Times, Uniform
 
@@ -128,7 +128,7 @@ class RunConfig:
                 f"{self.net.input_channels * self.variance.channels} for {self.net.input_channels} input channels and "
                 f"variance {type(self.variance).__name__}"
             )
-        if self.variance.channels > 1 and isinstance(self.objective, Simple | MinSNR | P2):
+        if self.variance.channels > 1 and not self.objective.teaches_variance:
             kind = OBJECTIVES.name_of(self.objective)
             raise ConfigError(f"objective: {kind} teaches no variance; use objective.kind=hybrid or bound")
         rows = self.net.total_time_steps

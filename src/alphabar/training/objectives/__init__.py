@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -19,7 +19,9 @@ __all__ = ["OBJECTIVES", "P2", "Bound", "Hybrid", "MinSNR", "Objective", "Simple
 
 
 class Objective(Protocol):
-    """A loss of one estimate against the truth."""
+    """A loss of one estimate against the truth. ``teaches_variance``: whether a learned variance learns from it."""
+
+    teaches_variance: ClassVar[bool]
 
     def __call__(self, est: Estimate, x0: Tensor, eps: Tensor, tr: Transition) -> Tensor:
         """The loss of each image: [B]."""

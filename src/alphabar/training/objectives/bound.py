@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from alphabar.base.choice import choice
@@ -18,6 +20,8 @@ class Bound:
 
     Averaged over uniform t and multiplied by T it estimates L without the constant L_T.
     """
+
+    teaches_variance: ClassVar[bool] = True
 
     def __call__(self, est: Estimate, x0: Tensor, eps: Tensor, tr: Transition) -> Tensor:
         """The loss of each image, unreduced over the batch: float64 [B]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +24,7 @@ class Hybrid:
     ``weight`` is λ. Only the variance learns from the second term.
     """
 
+    teaches_variance: ClassVar[bool] = True
     weight: Annotated[float, Field(ge=0)] = 0.001
 
     def __call__(self, est: Estimate, x0: Tensor, eps: Tensor, tr: Transition) -> Tensor:

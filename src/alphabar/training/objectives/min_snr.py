@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ class MinSNR:
     For ε it is min(1, γ/SNR) ‖ε − ε_θ‖²: L_simple, less at low noise. ``gamma`` is γ; ∞ would be L_simple.
     """
 
+    teaches_variance: ClassVar[bool] = False
     gamma: Annotated[float, Field(gt=0)] = 5.0
 
     def __call__(self, est: Estimate, x0: Tensor, eps: Tensor, tr: Transition) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ class P2:
     ``gamma`` is γ (0 is L_simple) and ``k`` bounds the weight at high noise. Other predictions are weighted alike.
     """
 
+    teaches_variance: ClassVar[bool] = False
     k: Annotated[float, Field(gt=0)] = 1.0
     gamma: Annotated[float, Field(ge=0)] = 1.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from alphabar.base.choice import choice
@@ -15,6 +17,8 @@ __all__ = ["Simple"]
 @choice
 class Simple:
     """Eq. 14.  ‖ε − ε_θ‖², or the same error of whatever the network predicts; mean over dimensions, [B]."""
+
+    teaches_variance: ClassVar[bool] = False
 
     def __call__(self, est: Estimate, x0: Tensor, eps: Tensor, tr: Transition) -> Tensor:
         """The loss of each image, unreduced over the batch: [B]."""
