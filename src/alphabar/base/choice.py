@@ -58,6 +58,10 @@ def _one_line(error: pydantic.ValidationError, owner: str) -> str:
     return f"{place}: {allowed}, got {printable(json.dumps(first['input'], default=repr))[:80]}"
 
 
+def _names(cls: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """The choice ``cls`` with the fields in ``table``, which came from a file: types are taken literally.
 
@@ -66,7 +70,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where}: must be a table of settings, got {printable(repr(table))[:80]}")
-    allowed = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    allowed = _names(cls)
     for key in table:
         if key not in allowed:
             known = f"allowed are {', '.join(allowed)}" if allowed else f"{cls.__name__} has no settings"
@@ -95,16 +99,12 @@ def choose(family: Registry[type[T]], table: Mapping[str, Any], where: str) -> T
     if kind not in family:
         raise ConfigError(f"{where}.kind: {printable(kind)!r} is not one of {', '.join(family)}{nearest(kind, family)}")
     fields = {k: v for k, v in table.items() if k != "kind"}
-    for key in fields.keys() - _names(family[kind]):
+    for key in fields:
         others = [name for name in family if key in _names(family[name])]
-        if others:
+        if others and kind not in others:
             kinds = " or ".join(others)
             raise ConfigError(f"{where}.{key}: {kind} has no such setting; set {where}.kind={kinds} as well")
     return from_table(family[kind], fields, where)
-
-
-def _names(cls: type[Any]) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)}
 
 
 def describe(family: Registry[type[T]], value: T) -> dict[str, Any]:

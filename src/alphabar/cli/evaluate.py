@@ -33,7 +33,7 @@ from alphabar.evaluation.work import SampleWork, Work, batch_size
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.variance import VARIANCES
 from alphabar.process.chain import Chain
-from alphabar.runtime.config import from_tables, read_toml
+from alphabar.runtime.config import RunConfig, from_tables, read_toml
 from alphabar.samplers import SAMPLERS
 from alphabar.weights import checkpoint
 
@@ -196,10 +196,16 @@ def _report(
     say(f"wrote        {printable(stem)}.json, .txt{''.join(f', {f.name.removeprefix(stem.name)}' for f in files)}")
 
 
+def _config_of_run(folder: Path) -> RunConfig | None:
+    """The settings of the run that the checkpoint ``folder`` is of; None for a model without a run."""
+    file = checkpoint.output_folder(folder) / "config.toml"
+    return from_tables(read_toml(file)) if file.exists() else None
+
+
 def _others(folder: Path, source: str, denoiser: Denoiser) -> Images:
     """Images that the run of the checkpoint ``folder`` was not trained on, read in the way of those that it was."""
-    file = checkpoint.output_folder(folder) / "config.toml"
-    reading = from_tables(read_toml(file)).data.reading() if file.exists() else Reading()
+    config = _config_of_run(folder)
+    reading = Reading() if config is None else config.data.reading()
     _, height, width = denoiser.shape
     units = denoiser.units
     # a square model takes images of any size; other shapes must come as they are
@@ -216,10 +222,9 @@ def data_of_run(folder: Path) -> tuple[Images, Images]:
         DataError: if the images are no longer those that the run was trained on.
     """
     where = printable(folder)
-    file = checkpoint.output_folder(folder) / "config.toml"
-    if not file.exists():
+    config = _config_of_run(folder)
+    if config is None:
         raise ConfigError(f"{where}: is not of a run, so it has no images; give --data or --reference SOURCE")
-    config = from_tables(read_toml(file))
     train, held_out = split(open_watched(config.data.source, config.data.reading()), config.seed, config.data.held_out)
     if train.fingerprint != checkpoint.training_state(folder)["data"]:
         raise DataError(

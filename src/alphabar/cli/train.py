@@ -20,6 +20,7 @@ from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
 from alphabar.cli.reading import open_watched, reading_of
 from alphabar.cli.session import Conditions, train
 from alphabar.data.batch import Images
+from alphabar.data.reading import Reading
 from alphabar.model.variance import VARIANCES
 from alphabar.runtime import config as text
 from alphabar.runtime.recipes import for_length, recipe
@@ -72,8 +73,7 @@ def run(
         _check_place(out if out is not None else Path("runs"))
     anew = fresh or dry_run
     saved = _saved_tables(out) if out is not None and not anew else None
-    # what is not repeated on the command line is as it was; what was given and differs is refused below
-    reading = reading_of(text.merge(saved or {}, over).get("data", {}))
+    reading = _reading(saved, over)
     images = open_watched(source, reading)
     if not _is_text(images.spec):
         raise ConfigError(f"{printable(images.spec)}: a path that is no UTF-8 cannot be kept in config.toml; rename it")
@@ -83,7 +83,7 @@ def run(
     if out is None and not anew:
         # only the images say which run this is, so they may have to be read once more
         saved = _saved_tables(directory)
-        again = reading_of(text.merge(saved or {}, over).get("data", {}))
+        again = _reading(saved, over)
         images = images if again == reading else open_watched(source, again)
     if saved is not None:
         tables = _continued(saved, over, images, directory)
@@ -127,6 +127,11 @@ def run(
         say(text.dump(chosen).decode())
         return
     train(chosen, images, directory, conditions)
+
+
+def _reading(saved: dict[str, Any] | None, over: dict[str, Any]) -> Reading:
+    """What is not repeated on the command line is as it was; what was given and differs is refused later."""
+    return reading_of(text.merge(saved or {}, over).get("data", {}))
 
 
 def _is_text(path: str) -> bool:

@@ -41,23 +41,24 @@ def _levels(height: int, width: int, patch: int) -> list[tuple[int, int]]:
     """The sides of the images at each resolution, in patches of ``patch`` × ``patch`` pixels."""
     sides = [(-(-height // patch), -(-width // patch))]
     while len(sides) < MOST_LEVELS:
-        factor = patch * 2 ** len(sides)
-        rows, columns = height + -height % factor, width + -width % factor
-        if min(rows, columns) // factor < SMALLEST_SIDE or _padded(height, width, factor) > MOST_PADDING:
+        half = _reduced(height, width, patch * 2 ** len(sides))
+        if half is None:
             break
-        sides.append((rows // factor, columns // factor))
+        sides.append(half)
     return sides
 
 
-def _padded(height: int, width: int, factor: int) -> float:
-    """How many times the pixels there are once both sides are multiples of ``factor``."""
-    return (height + -height % factor) * (width + -width % factor) / (height * width)
+def _reduced(height: int, width: int, factor: int) -> tuple[int, int] | None:
+    """The sides divided by ``factor`` and padded where that is little; None where it is not, or too few are left."""
+    rows, columns = -(-height // factor), -(-width // factor)
+    padded = rows * columns * factor**2 / (height * width)
+    return None if min(rows, columns) < SMALLEST_SIDE or padded > MOST_PADDING else (rows, columns)
 
 
 def _patch(height: int, width: int, tiny: bool) -> int:
     """1 up to 16 pixels a side, 2 up to 32, then 4, as far as the patches still halve once; 2 for tiny images."""
     if tiny:
-        return 2 if min(height, width) >= 2 * SMALLEST_SIDE and _padded(height, width, 2) <= MOST_PADDING else 1
+        return 2 if min(height, width) >= 2 * SMALLEST_SIDE and _reduced(height, width, 2) is not None else 1
     patch = 1
     while patch < MOST_PATCH and max(height, width) > LIGHT_SIDE * patch and len(_levels(height, width, 2 * patch)) > 1:
         patch *= 2
