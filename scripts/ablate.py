@@ -26,11 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from mnist32 import need_classifier, padded
 from results import RESULTS, machine, write
 
 from alphabar.cli.main import main as alphabar
-from alphabar.evaluation.features.classifier import known_classifiers
 
 # name: (what the network predicts, objective, variance), and Inception Score and FID of the paper's Table 2
 ROWS: dict[str, tuple[tuple[str, str, str], tuple[float, float] | None]] = {
@@ -54,18 +53,6 @@ NETWORK = [
     "run.precision=fp32",
     "optim.lr=2e-3",
 ]
-
-
-def padded(source: Path, runs: Path) -> tuple[Path, Path]:
-    """Training and test images of MNIST on 32×32, as the paper's networks need sides that halve."""
-    files = runs / "mnist32.npz", runs / "mnist32-test.npz"
-    if not all(file.exists() for file in files):
-        runs.mkdir(parents=True, exist_ok=True)
-        with np.load(source) as data:
-            for file, part in zip(files, ("train", "test"), strict=True):
-                images = np.pad(data[f"{part}_images"], ((0, 0), (2, 2), (2, 2)))
-                np.savez_compressed(file, images=images, labels=data[f"{part}_labels"])
-    return files
 
 
 def command(*arguments: str) -> tuple[int, str]:
@@ -159,10 +146,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
     files = padded(arguments.mnist, arguments.runs)
-    if "mnist" not in known_classifiers():
-        code, out = command("classifier", str(files[0]), "--name", "mnist")
-        print(out)
-        assert code == 0
+    need_classifier(files[0])
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that start now: each row has one core
     settings = {"steps": arguments.steps, "samples": arguments.samples, "T": arguments.T, "network": NETWORK}
     wanted = [list(ROWS)[int(number) - 1] for number in arguments.rows.split(",")]

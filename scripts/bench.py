@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from benchmark import promises, scaling, tables
 from benchmark.ceiling import convolution_rate, work
-from benchmark.race import Failed, Timed, Worker, race
+from benchmark.race import OURS, Failed, Timed, Worker, race
 from benchmark.sources import HOME, PACKAGES, REPOSITORIES, checkout, environment_python
 from benchmark.spec import Spec
 from results import RESULTS, write
@@ -52,7 +52,7 @@ def peers(given: Path | None, base: Spec) -> tuple[list[Spec], list[str]]:
 
 def start(spec: Spec) -> Worker:
     """The worker of a contestant, in its environment."""
-    if spec.contestant in ("alphabar", "naive"):
+    if spec.contestant in OURS:
         return Worker(spec, cache=HOME / "compiled")
     return Worker(spec, environment_python(), cache=HOME / "compiled")
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmark import loops
 from benchmark.spec import Spec
 
 __all__ = ["CONTESTANTS", "COUNTS", "Contestant", "stand_in"]
@@ -80,8 +81,7 @@ def _forward(spec: Spec, call: Callable[[Tensor, Tensor], object]) -> Callable[[
 
 def diffusers(spec: Spec) -> Contestant:
     """UNet2DModel in the configuration of google/ddpm-cifar10-32 (or ddpm-…-256); its unconditional example's loop."""
-    from diffusers import DDPMScheduler, UNet2DModel
-    from diffusers.training_utils import EMAModel
+    from diffusers import UNet2DModel
 
     widths, attends = {
         "cifar10": ((128, 256, 256, 256), 1),
@@ -105,85 +105,33 @@ def diffusers(spec: Spec) -> Contestant:
             dropout=0.1 if spec.model == "cifar10" else 0.0,
         )
     )
-    schedule = DDPMScheduler(num_train_timesteps=1000)
-    ema = EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     spec.compile(net)
-    x0 = spec.images()
-
-    def step() -> object:
-        eps = torch.randn_like(x0)
-        t = torch.randint(0, 1000, (spec.batch,), device=x0.device)
-        x_t = schedule.add_noise(x0, eps, t)
-        with spec.precision():
-            out = net(x_t, t).sample
-        loss = functional.mse_loss(out.float(), eps)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step(net.parameters())
-        return loss.item()
-
-    return Contestant(net, {"forward": _forward(spec, lambda x, t: net(x, t).sample), "step": step})
+    x0, loop = spec.images(), loops.diffusers(net, spec.precision)
+    return Contestant(net, {"forward": _forward(spec, lambda x, t: net(x, t).sample), "step": lambda: loop.step(x0)})
 
 
 def denoising_diffusion_pytorch(spec: Spec) -> Contestant:
     """Unet at dim 144 (no other width is nearer to the paper's size in steps of 16), its Trainer's step."""
     stand_in("torchvision", "pytorch_fid")
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
-    from ema_pytorch import EMA
 
     net = spec.place(Unet(dim=144, dim_mults=(1, 2, 2, 2), dropout=0.1, flash_attn="flash" in spec.settings))
     diffusion = GaussianDiffusion(net, image_size=spec.shape[1]).to(spec.device)
-    optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
-    ema = EMA(diffusion, beta=0.995, update_every=10)
     spec.compile(net)
-    x0 = (spec.images() + 1) / 2
-
-    def step() -> object:
-        with spec.precision():
-            loss = diffusion(x0)
-        total = loss.item()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update()
-        return total
-
-    return Contestant(net, {"forward": _forward(spec, net), "step": step})
+    x0, loop = spec.images(), loops.denoising_diffusion_pytorch(diffusion, spec.precision)
+    return Contestant(net, {"forward": _forward(spec, net), "step": lambda: loop.step(x0)})
 
 
 def pytorch_ddpm(spec: Spec) -> Contestant:
     """w86763777's UNet, trainer and EMA; the loop of its main.py without logging."""
     sys.path.insert(0, str(Path(spec.sources) / "pytorch-ddpm"))
     stand_in("torchvision", "tensorboardX", "score")
-    import main as peer
-    from diffusion import GaussianDiffusionTrainer
-
     from model import UNet
 
     net = spec.place(UNet(T=1000, ch=128, ch_mult=[1, 2, 2, 2], attn=[1], num_res_blocks=2, dropout=0.1))
-    average = copy.deepcopy(net)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-4)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_lambda=lambda step: min(step + 1, 5000) / 5000)
-    trainer = GaussianDiffusionTrainer(net, 1e-4, 0.02, 1000).to(spec.device)
     spec.compile(net)
-    x0 = spec.images()
-
-    def step() -> object:
-        optimizer.zero_grad()
-        with spec.precision():
-            loss = trainer(x0).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        peer.ema(net, average, 0.9999)
-        return loss.item()
-
-    return Contestant(net, {"forward": _forward(spec, net), "step": step})
+    x0, loop = spec.images(), loops.pytorch_ddpm(net, spec.precision)
+    return Contestant(net, {"forward": _forward(spec, net), "step": lambda: loop.step(x0)})
 
 
 def guided_diffusion(spec: Spec) -> Contestant:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from results import write
 
@@ -119,23 +119,13 @@ def cold_samples(run: Path | None, steps: int) -> dict[str, Any]:
             channels, height, width = SHAPES["mnist"]
             pixels = np.random.default_rng(0).integers(0, 256, (64, channels, height, width), dtype=np.uint8)
             np.savez(Path(folder) / "noise.npz", images=pixels[:, 0])
-            net = from_tables(recipe(SHAPES["mnist"], COUNTS["mnist"])).net
-            settings = [f"net.{key}={_toml(getattr(net, key))}" for key in _fields(net)]
-            training = ["train", str(Path(folder) / "noise.npz"), "--out", str(run), "--steps", "1", "run.batch=2"]
-            subprocess.run([*alphabar, *training, *settings], capture_output=True, check=True)
+            config = Path(folder) / "net.toml"
+            config.write_text(tomli_w.dumps({"net": recipe(SHAPES["mnist"], COUNTS["mnist"])["net"]}))
+            training = ["train", str(Path(folder) / "noise.npz"), "--config", str(config), "--out", str(run)]
+            subprocess.run([*alphabar, *training, "--steps", "1", "run.batch=2"], capture_output=True, check=True)
         out = Path(folder) / "samples"
         seconds = seconds_of([*alphabar, "sample", str(run), "-n", "64", "--steps", str(steps), "--out", str(out)])
     return {"seconds": seconds, "images": 64, "steps": steps, "of": about}
-
-
-def _fields(net: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(net) if field.name != "total_time_steps"]
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def check(run: Path | None, folder: Path, *, quick: bool) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmark.spec import Spec
 
-__all__ = ["Failed", "Timed", "Worker", "median_ratio", "race"]
+__all__ = ["OURS", "Failed", "Timed", "Worker", "median_ratio", "race"]
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 OURS = ("alphabar", "naive")

@@ -21,6 +21,7 @@ from PIL import Image
 import alphabar as ab
 from alphabar.base import storage
 from alphabar.cli.main import main
+from alphabar.samplers import SAMPLERS
 from alphabar.weights import checkpoint
 from tiny import SETTINGS, files, npz
 
@@ -382,3 +383,11 @@ def test_every_option_has_help():
     assert len(options) > 20
     for option in options:
         assert any(k.arg == "help" for k in option.keywords), ast.unparse(option)
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_help_names_every_sampler(command: str, capsys) -> None:
+    """The help is written by hand: to ask the registry would import torch before the first word."""
+    assert main([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert all(name in said for name in SAMPLERS)
