@@ -477,10 +477,11 @@ def test_other_runtime_errors_are_not_called_memory(monkeypatch):
     [
         {"net": {"dropout_rate": 0.3}},
         {"net": {"dropout_rate": 0.3, "num_classes": 5}, "optim": {"optimizer": "adamw", "rate": "cosine"}},
+        {"net": {"base_channels": 16, "num_classes": 5}, "optim": {"optimizer": "muon"}},
         {"net": {"total_time_steps": 20}},
         {"run": {"precision": "bf16"}},
     ],
-    ids=["dropout", "classes", "table", "bf16"],
+    ids=["dropout", "classes", "muon", "table", "bf16"],
 )
 def test_six_steps_equal_three_and_three_more_to_the_last_bit(tmp_path, over):
     through, before = build(images(classes=5), **over), build(images(classes=5), **over)

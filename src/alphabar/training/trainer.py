@@ -32,7 +32,7 @@ from alphabar.process.equations import q_sample
 from alphabar.training.config import RunConfig
 from alphabar.training.ema import Ema
 from alphabar.training.environment import environment
-from alphabar.training.optim import build_optimizer, lr_at
+from alphabar.training.optim import build_optimizer, kept_for, lr_at
 from alphabar.weights import checkpoint
 
 __all__ = [
@@ -50,8 +50,6 @@ __all__ = [
 ]
 
 PATIENCE = 3  # steps in a row without a finite loss and gradient
-
-ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what the optimisers keep for each weight
 
 
 @dataclass(frozen=True)
@@ -413,10 +411,11 @@ def resume(run: Run, path: Path, *, new_data: bool = False) -> dict[str, Any]:
         )
     for denoiser, name in ((run.ema.denoiser, "ema"), (run.denoiser, "net")):
         checkpoint.load_weights(unet(denoiser), checkpoint.read_tensors(path / f"{name}.safetensors"), f"{path}/{name}")
-    moments = checkpoint.read_tensors(path / "optimizer.safetensors")
+    moments, expected = checkpoint.read_tensors(path / "optimizer.safetensors"), kept_for(run.optimizer)
     for name, parameter in _named(run) if state["step"] else []:
         keys = [key for key in moments if key.partition(".")[2] == name]
-        if {key.partition(".")[0] for key in keys} != ADAM or any(_misfit(moments[k], parameter) for k in keys):
+        fits = {key.partition(".")[0] for key in keys} == expected[parameter]
+        if not fits or any(_misfit(moments[key], parameter) for key in keys):
             raise CheckpointError(f"{path}/optimizer.safetensors: has no fitting state for {name}")
         for key in keys:
             # a copy, since the loaded tensors share one buffer, in the layout of the weights it belongs to
