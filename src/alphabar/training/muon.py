@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,24 +24,35 @@ def is_matrix(weight: Tensor) -> bool:
     return weight.ndim >= 2 and min(len(weight), weight[0].numel()) >= FEWEST
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """U Vᵀ of ``matrix`` = U S Vᵀ [m, n], but for singular values that are near 1 and not equal to it (0.7 … 1.2).
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """U Vᵀ of each matrix U S Vᵀ [m, n], but for singular values that are near 1 and not equal to it (0.7 … 1.2).
 
     Five iterations X ← aX + b(XXᵀ)X + c(XXᵀ)²X of Jordan et al. (2024). They only ever multiply X from the left by
-    polynomials of its first XXᵀ, so that the smaller side's square matrix is all that the iterations work on.
+    polynomials of its first XXᵀ. So the iterations work on square matrices of the smaller side, and all that have the
+    same go together.
     """
+    wide = [(x.T if len(x) > x.shape[1] else x) / (x.norm() + 1e-7) for x in matrices]
+    near: list[Tensor] = [*wide]
+    for side in {len(x) for x in wide}:
+        places = [i for i, x in enumerate(wide) if len(x) == side]
+        polynomials = _polynomials(torch.stack([wide[i] @ wide[i].T for i in places]))
+        for i, polynomial in zip(places, polynomials, strict=True):
+            near[i] = polynomial @ wide[i]
+    return [y if y.shape == x.shape else y.T for x, y in zip(matrices, near, strict=True)]
+
+
+def _polynomials(gram: Tensor) -> Tensor:
+    """What the iterations multiply each X by, given its XXᵀ [K, m, m]."""
     a, b, c = QUINTIC
-    tall = len(matrix) > matrix.shape[1]
-    wide: Tensor = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
-    gram = wide @ wide.T
-    product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    for _ in range(ITERATIONS):
-        step = torch.addmm(b * gram, gram, gram, alpha=c)
-        step.diagonal().add_(a)
-        product = step @ product
-        gram = step @ gram @ step
-    near = product @ wide
-    return near.T if tall else near
+    product: Tensor | None = None
+    for left in reversed(range(ITERATIONS)):
+        step = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        step.diagonal(dim1=1, dim2=2).add_(a)
+        product = step if product is None else torch.bmm(step, product)
+        if left:
+            gram = torch.bmm(torch.bmm(step, gram), step)
+    assert product is not None
+    return product
 
 
 class Muon(AdamW):
@@ -59,25 +70,27 @@ class Muon(AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = {}
+        moved: dict[Tensor, Tensor] = {}
         for group in self.param_groups:
-            if not group.get("orthogonal"):
-                continue
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, weight.grad, group["lr"], group["weight_decay"])
-                    gradients[weight], weight.grad = weight.grad, None
+            if group.get("orthogonal"):
+                gradients = {weight: weight.grad for weight in group["params"] if weight.grad is not None}
+                self._move(gradients, group["lr"], group["weight_decay"])
+                moved |= gradients
+        for weight in moved:
+            weight.grad = None
         super().step()
-        for weight, gradient in gradients.items():
+        for weight, gradient in moved.items():
             weight.grad = gradient
         return loss
 
-    def _move(self, weight: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        ahead = torch.lerp(gradient, momentum, MOMENTUM)
-        matrix = ahead.reshape(len(ahead), -1)
-        step = orthogonal(matrix).reshape(ahead.shape)
-        weight.mul_(1 - lr * weight_decay).add_(step, alpha=-lr * ROOT_MEAN_SQUARE * max(matrix.shape) ** 0.5)
+    def _move(self, gradients: dict[Tensor, Tensor], lr: float, weight_decay: float) -> None:
+        ahead = []
+        for weight, gradient in gradients.items():
+            state = self.state[weight]
+            if not state:
+                state["momentum"] = torch.zeros_like(weight)
+            momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+            ahead.append(torch.lerp(gradient, momentum, MOMENTUM).reshape(len(weight), -1))
+        for weight, step in zip(gradients, orthogonal(ahead), strict=True):
+            size = ROOT_MEAN_SQUARE * max(step.shape) ** 0.5
+            weight.mul_(1 - lr * weight_decay).add_(step.reshape(weight.shape), alpha=-lr * size)
