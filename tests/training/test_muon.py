@@ -38,6 +38,15 @@ def test_has_the_singular_vectors_of_the_matrix_and_values_near_one(shape, size)
     torch.testing.assert_close(inside, torch.diag(values), rtol=0, atol=1e-9)
 
 
+def test_many_at_once_equal_each_alone():
+    draw = torch.Generator().manual_seed(3)
+    matrices = [torch.randn(shape, generator=draw) for shape in [(16, 40), (24, 24), (70, 16), (16, 16), (24, 99)]]
+    for matrix, together in zip(matrices, orthogonal(matrices), strict=True):
+        assert together.shape == matrix.shape
+        torch.testing.assert_close(together, orthogonal([matrix])[0], rtol=0, atol=1e-5)
+    assert orthogonal([]) == []
+
+
 def test_zero_stays_zero():
     assert torch.equal(orthogonal([torch.zeros(16, 20)])[0], torch.zeros(16, 20))
 
