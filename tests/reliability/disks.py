@@ -124,7 +124,7 @@ def files_too_large(toy: Toy) -> Outcome:
 
 def refuse_in_save(toy: Toy, step: int, code: int, required: bool) -> Outcome:
     """R4. Each operation of a save fails: the checkpoint before stays, no stump does, one line says it."""
-    name = f"{'last-' if required else ''}{errno.errorcode[code]}"
+    name = f"{'last-' if required else ''}{errno.errorcode[code]}-{step}"
     outcome, run = Outcome(), toy.folder(name)
     into = run.parent.with_name(f"{name}-states")
     into.mkdir()
