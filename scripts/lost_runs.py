@@ -102,14 +102,16 @@ def full_disks(place: Place) -> Outcome:
         for code in codes
     ]
     found += [disks.no_room_to_start(place.short), disks.files_too_large(place.short)]
+    commands = {
+        "sample": ["-n", "70", "--steps", "2"],
+        "evaluate": ["-n", "4"],
+        "figures": ["--only", "schedule", "--n", "2"],
+    }
     with disks.small_disk(place.root / "disk") as disk:
         if disk is not None:
-            commands = {
-                "sample": ["-n", "70", "--steps", "2"],
-                "evaluate": ["-n", "4"],
-                "figures": ["--only", "schedule"],
-            }
             found.append(disks.fill_up(place.short, disk))
+    with disks.small_disk(place.root / "disk-of-a-run") as disk:
+        if disk is not None:
             found.append(disks.full_for_other_commands(place.short, disk, commands))
     whole = joined(*found)
     whole.facts["a real full disk"] = disk is not None
