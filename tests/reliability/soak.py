@@ -14,7 +14,7 @@ from typing import Any
 from alphabar.base import storage
 from alphabar.weights import checkpoint
 from reliability.corruption import flip
-from reliability.runner import KILLED, Outcome, Toy, newest, unloadable
+from reliability.runner import KILLED, Outcome, Toy, newest, step_of, unloadable
 
 __all__ = ["memory_growth", "soak"]
 
@@ -29,6 +29,7 @@ def soak(toy: Toy, faults: int, seed: int) -> Outcome:
     rng, outcome, run = random.Random(seed), Outcome(), toy.folder(f"soak-{seed}-0")
     shared, reached, runs = set(os.listdir("/dev/shm")), 0, 1
     kinds: dict[str, int] = {}
+    damaged: Path | None = None
     while outcome.trials < faults:
         name, does, signals, code = _next(rng, toy, run)
         ended = toy.forks(toy.train(run), *does, signals=signals)
@@ -36,14 +37,19 @@ def soak(toy: Toy, faults: int, seed: int) -> Outcome:
         kinds[name] = kinds.get(name, 0) + 1
         where = f"fault {outcome.trials} ({name})"
         outcome.check(ended.code in (0, code), f"{where}: exit code {ended.code}: {ended.err}")
-        outcome.check(not unloadable(run), f"{where}: {unloadable(run)}")
+        # what was damaged stays until the run comes to that step again
+        if damaged is not None and newest(run) >= step_of(damaged):
+            damaged = None
+        unexpected = [error for error in unloadable(run) if damaged is None or str(damaged) not in error]
+        outcome.check(not unexpected, f"{where}: {unexpected}")
         before, reached = reached, newest(run)
         outcome.check(reached >= before, f"{where}: went back from step {before} to {reached}")
         if ended.code == 0:
             _finished(toy, run, outcome, shared)
-            run, reached, runs = toy.folder(f"soak-{seed}-{runs}"), 0, runs + 1
-        else:
-            reached = _damage(rng, run, outcome, reached)
+            run, reached, runs, damaged = toy.folder(f"soak-{seed}-{runs}"), 0, runs + 1, None
+        elif damaged is None:
+            damaged = _damage(rng, run, outcome, reached)
+            reached = newest(run)
     _finished(toy, run, outcome, shared)
     outcome.facts = {"kinds": kinds, "runs": runs}
     return outcome
@@ -99,12 +105,12 @@ def _refuse(root: str, since: int, code: int) -> dict[str, Any]:
     return {"kind": "refuse", "root": root, "since": since, "until": since + 3, "code": code}
 
 
-def _damage(rng: random.Random, run: Path, outcome: Outcome, reached: int) -> int:
-    """Now and then a bit of the newest checkpoint flips, where there is one before; the step that is then newest."""
+def _damage(rng: random.Random, run: Path, outcome: Outcome, reached: int) -> Path | None:
+    """Now and then a bit of the newest checkpoint flips, where there is one before; that checkpoint."""
     steps = checkpoint.steps(run)
     if len(steps) < 2 or rng.random() > 0.15:
-        return reached
+        return None
     file = rng.choice(sorted(steps[0].iterdir()))
     flip(file, file, rng)
     outcome.check(newest(run) < reached, f"a flipped bit in {file.name} was not found")
-    return newest(run)
+    return steps[0]
