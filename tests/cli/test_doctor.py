@@ -116,6 +116,33 @@ def test_a_run_without_images_or_checkpoints_is_still_looked_at(run: Path, capsy
     assert "training images: " in reasons and "weights: " in reasons and "gone.npz" in reasons
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_is_sick(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in checkpoint.steps(run):
+        (folder / "net.safetensors").write_bytes(b"x")
+    found = asked(capsys, str(run))
+    assert found["verdict"] == "bad-weights" and found["findings"][0]["says"] == "no checkpoint is intact"
+    assert "none of its 2 checkpoints is intact" in found["findings"][0]["evidence"][0]
+    assert "--fresh" in found["findings"][0]["advice"]
+
+
+def test_a_run_without_checkpoints_is_not_called_healthy(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in checkpoint.steps(run):
+        shutil.rmtree(folder)
+    assert asked(capsys, str(run))["verdict"] == "unknown"
+    assert main(["doctor", str(run)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("verdict"))
+    assert line == "verdict      unknown: no checkpoint to look at"
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in checkpoint.steps(run):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99, "alphabar": "9.9"}))
+        reseal(folder)
+    assert main(["doctor", str(run)]) == 4
+    assert "9.9" in capsys.readouterr().err
+
+
 def test_a_saved_model_stands_for_itself(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint.save(checkpoint.load(run), tmp_path / "model")
     found = asked(capsys, str(tmp_path / "model"))

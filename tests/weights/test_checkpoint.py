@@ -322,7 +322,7 @@ def test_a_checkpoint_that_the_disk_cannot_read_is_damaged(run, newest, monkeypa
 def test_a_run_whose_every_step_is_damaged_is_an_error(run, newest):
     for step in checkpoint.steps(run):
         first_bit(step, "ema.safetensors")
-    with pytest.raises(CheckpointError, match="no finished checkpoint"):
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints is intact"):
         ab.load(run)
 
 

@@ -87,7 +87,7 @@ def _prepare(denoiser: Denoiser, steps: int) -> tuple[Sampler, Chain, Denoiser]:
 def _table(evidence: Evidence, findings: Sequence[Finding]) -> dict[str, Any]:
     return {
         "run": str(evidence.run),
-        "verdict": findings[0].cause if findings and findings[0].sick else "healthy",
+        "verdict": _verdict(evidence, findings),
         "threshold": SICK,
         "findings": [
             {
@@ -104,6 +104,13 @@ def _table(evidence: Evidence, findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
+def _verdict(evidence: Evidence, findings: Sequence[Finding]) -> str:
+    """The likeliest cause; ``healthy`` only where there were weights to look at."""
+    if findings and findings[0].sick:
+        return findings[0].cause
+    return "unknown" if evidence.model is None else "healthy"
+
+
 def _lines(evidence: Evidence, findings: Sequence[Finding]) -> list[str]:
     state = (evidence.history.state or {}).get("state", "no state recorded")
     lines = [f"run          {printable(evidence.run)}, {_steps(evidence)} ({state})"]
@@ -113,7 +120,9 @@ def _lines(evidence: Evidence, findings: Sequence[Finding]) -> list[str]:
         for number, finding in enumerate(sick):
             lines += _about(finding, first=number == 0)
     else:
-        lines += ["verdict      healthy: no known cause of bad samples found", ""]
+        why = {"healthy": "no known cause of bad samples found", "unknown": "no checkpoint to look at"}
+        verdict = _verdict(evidence, findings)
+        lines += [f"verdict      {verdict}: {why[verdict]}", ""]
     lines += [f"remark       {finding.says}: {finding.evidence[0]}" for finding in findings if not finding.sick]
     lines.append(f"looked at    {'; '.join(_seen(evidence)) or 'nothing'}")
     return lines + [f"not seen     {reason}" for reason in evidence.unseen]

@@ -342,7 +342,7 @@ def latest(run: Path) -> Path | None:
         except NewerFormat:
             raise
         except CheckpointError as error:
-            log.warning("%s; using the checkpoint before it", error)
+            log.warning("%s; it is passed over", error)
         else:
             return path
     return None
@@ -371,6 +371,10 @@ def find(path: Path) -> Path:
         raise CheckpointError(f"{where}: {printable(error.strerror)}; give a run folder or a saved model") from error
     if foreign is not None:
         raise UnknownFormat(f"{where}: is a model of another kind ({foreign}); {ours}")
+    if newest is None and (damaged := len(steps(path))):
+        raise CheckpointError(
+            f"{where}: none of its {damaged} checkpoints is intact; restore one from a copy, or train it again"
+        )
     if newest is None:
         raise CheckpointError(f"{where}: holds no finished checkpoint; train it first, or give another folder")
     return newest

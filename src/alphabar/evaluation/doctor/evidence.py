@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alphabar.base import storage
-from alphabar.base.errors import AlphabarError, CheckpointError, printable
+from alphabar.base.errors import AlphabarError, CheckpointError, NewerFormat, printable
 from alphabar.data.batch import Images, split
 from alphabar.evaluation.copies import Copies, find_copies
 from alphabar.evaluation.doctor.history import History
@@ -105,6 +105,7 @@ class Evidence:
         settings: the tables of ``config.toml``.
         history: what training wrote.
         model: the newest checkpoint.
+        damaged: why no checkpoint could be read, where there are some.
         initial_share: how much of the averaged weights are initial ones, by the settings of the EMA.
         data: the images of the run.
         reference: facts of the images given to ``--data``.
@@ -122,6 +123,7 @@ class Evidence:
     settings: Mapping[str, Any]
     history: History
     model: Model | None = None
+    damaged: str = ""
     initial_share: float | None = None
     data: Data | None = None
     reference: PixelFacts | None = None
@@ -176,17 +178,27 @@ def gather(
     ``initial_share`` says how much of the averaged weights is initial after so many steps, ``open_images`` opens a
     source as the run does. ``note`` is told what is being done. Whatever cannot be read becomes a line of
     ``Evidence.unseen``.
+
+    Raises:
+        NewerFormat: if a newer alphabar made the checkpoint.
     """
     unseen: list[str] = []
     data = _data(settings, open_images, unseen)
     history = History.read(run)
-    model = _model(run, unseen)
+    try:
+        model, damaged = _model(run, unseen), ""
+    except NewerFormat:
+        raise
+    except AlphabarError as error:
+        model, damaged = None, str(error) if checkpoint.steps(run) or (run / "model.json").exists() else ""
+        unseen.append(f"weights: {error}")
     facts = None if reference is None else PixelFacts.of(some_of(reference))
     found = Evidence(
         run=run,
         settings=settings,
         history=history,
         model=model,
+        damaged=damaged,
         initial_share=None if model is None or model.step is None else initial_share(model.step),
         data=data,
         reference=facts,
@@ -222,13 +234,13 @@ def _data(settings: Mapping[str, Any], open_images: Callable[[str], Images], uns
 
 
 def _model(run: Path, unseen: list[str]) -> Model | None:
+    """Raise AlphabarError if there is no checkpoint that can be read."""
+    folder = checkpoint.find(run)
+    description = storage.read_json(folder / "model.json")
     try:
-        folder = checkpoint.find(run)
-        description = storage.read_json(folder / "model.json")
         channels, height, width = (int(n) for n in description["shape"])
-    except (AlphabarError, KeyError, TypeError, ValueError) as error:
-        unseen.append(f"weights: {error}")
-        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{printable(folder)}/model.json: not a model of alphabar") from error
     held = checkpoint.weights_in(folder)
     found = {name: checkpoint.read_tensors(folder / f"{name}.safetensors", finite=False) for name in held}
     step = checkpoint.STEP.fullmatch(folder.resolve().name)

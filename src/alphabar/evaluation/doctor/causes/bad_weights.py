@@ -1,4 +1,4 @@
-"""Weights that are not finite, or zero where no weights stay: whatever samples them gets noise or one flat colour."""
+"""Weights that are damaged, not finite, or zero where no weights stay: no samples, noise, or one flat colour."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ DEAD_OUTPUT = 1e-4
 def bad_weights(evidence: Evidence) -> Finding | None:
     """Look at the averaged weights, and at the raw ones."""
     model = evidence.model
+    if evidence.damaged:
+        advice = f"restore a checkpoint from a copy, or train again: {evidence.again}"
+        return Finding("bad-weights", "no checkpoint is intact", 1.0, (evidence.damaged,), advice)
     if model is None:
         return None
     trained = evidence.history.step or model.step or 0
