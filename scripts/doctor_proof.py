@@ -192,10 +192,12 @@ def channels_as_images(images: Images) -> Images:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3]))
 
 
+RECIPE = ("run.threads=1",)
 HEALTHY = [
     Case("healthy digits", "healthy", (digits, digits), "nothing", steps=1000, then=sample()),
     Case("healthy MNIST", "healthy", (mnist, mnist), "nothing", steps=1000, then=sample()),
-    Case("healthy colours", "healthy", (grainy, grainy), "nothing", steps=2400, then=sample()),
+    # colours that fill the cube are too much for the small network: this one has what train chooses by itself
+    Case("healthy colours", "healthy", (grainy, grainy), "nothing", RECIPE, 600, then=sample()),
 ]
 NO_WARMUP = ("ema.warmup=false", "ema.halflife_images=887000")
 UNSCALED = ("schedule.kind=linear", "schedule.T=100", "schedule.beta_1=1e-4", "schedule.beta_T=0.02")
@@ -272,7 +274,8 @@ SICK = [
 def train(case: Case, images: Path, run: Path, seed: int) -> None:
     """A run of its own; one that diverges (exit code 6) is what some cases are about."""
     length = ["--steps", str(case.steps), f"run.preview_every={-(-case.steps // 6)}"]
-    code = alphabar(["train", str(images), "--out", str(run), "--seed", str(seed), *length, *NETWORK, *case.settings])
+    settings = case.settings if case.settings is RECIPE else (*NETWORK, *case.settings)
+    code = alphabar(["train", str(images), "--out", str(run), "--seed", str(seed), *length, *settings])
     assert code in (0, 6), f"training ended with {code}"
 
 

@@ -209,6 +209,11 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
         {"folders": [folder(pixels(mean=220), schedule={"kind": "cosine", "T": 1000})]},
         "cosine",
     ),
+    "schedule that does no harm to be seen": (
+        "sampling-settings",
+        {"folders": [folder(pixels(), schedule={"kind": "cosine", "T": 1000})]},
+        "cosine",
+    ),
     "late start": (
         "sampling-settings",
         {"folders": [folder(pixels(mean=220), times=[801, *range(100, -1, -5)])]},
@@ -222,6 +227,7 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "raw": ("sampling-settings", {"folders": [folder(pixels(mean=220), weights="raw")]}, "raw weights"),
     "falls": ("under-trained", {"history": curve(power=-0.5)}, "29 %"),
+    "still noise": ("under-trained", {"fresh": fresh(pixels(deviation=60, seed=1))}, "grey levels of noise more"),
     "brightness": ("colour-drift", {"fresh": fresh(pixels(mean=140, seed=1))}, "red"),
     "tint that outweighs a loss that falls": (
         "colour-drift",

@@ -13,6 +13,7 @@ SIGNAL_LEFT = 1e-3
 FEW = 20  # for a rule of order 1; one of order 2 needs half as many
 # levels of 255 by which samples may be further from the data than fresh ones before anyone sees it
 VISIBLE = 4.0
+MISTAKE = 0.55
 
 
 def sampling_settings(evidence: Evidence) -> Finding | None:
@@ -24,8 +25,10 @@ def sampling_settings(evidence: Evidence) -> Finding | None:
     for folder in evidence.folders:
         differences = _differences(folder, model)
         if differences:
-            harm = _harm(folder, evidence)
-            found.append((harm[0], folder, differences, harm[1]))
+            score, numbers = _harm(folder, evidence)
+            # others may be meant; another process is a mistake even where little can be seen of it
+            score = max(score, MISTAKE) if _other_process(folder, model) else score
+            found.append((score, folder, differences, numbers))
     if not found:
         return None
     score, folder, differences, numbers = max(found, key=lambda item: item[0])
@@ -41,15 +44,20 @@ def sampling_settings(evidence: Evidence) -> Finding | None:
 def _differences(folder: SampleFolder, model: Model) -> list[str]:
     """What of the manifest does not fit the model, in words."""
     manifest, trained = folder.manifest, model.description
-    found = []
-    for key in ("schedule", "prediction"):
-        if key in manifest and manifest[key] != trained.get(key):
-            found.append(f"{key}: sampled with {_short(manifest[key])}, trained with {_short(trained.get(key))}")
+    found = [
+        f"{key}: sampled with {_short(manifest[key])}, trained with {_short(trained.get(key))}"
+        for key in _other_process(folder, model)
+    ]
     if "clip" in manifest and manifest["clip"] != trained.get("clip"):
         found.append(f"clipping: sampled with {_none(manifest['clip'])}, trained with {_none(trained.get('clip'))}")
     if manifest.get("weights") == "raw":
         found.append("raw weights instead of the averaged ones")
     return [*found, *_variance(folder, model), *_times(folder, model)]
+
+
+def _other_process(folder: SampleFolder, model: Model) -> list[str]:
+    manifest, trained = folder.manifest, model.description
+    return [key for key in ("schedule", "prediction") if key in manifest and manifest[key] != trained.get(key)]
 
 
 def _variance(folder: SampleFolder, model: Model) -> list[str]:
