@@ -1,4 +1,4 @@
-"""Does the doctor name the cause? ``make campaign MNIST=FILE`` runs it: about 15 minutes of one core.
+"""Does the doctor name the cause? ``make campaign MNIST=FILE`` runs it: about a quarter of an hour of one core.
 
     python scripts/doctor_proof.py mnist.npz [--seed 0] [--runs FOLDER]
 
@@ -334,7 +334,7 @@ def report(healthy: list[dict[str, Any]], sick: list[dict[str, Any]]) -> list[st
         f"The planted cause was named first in **{hits} of {len(sick)}** sick runs; **{calm} of {len(healthy)}** "
         "healthy runs were called healthy.",
         f"Every cause of the doctor was planted{' but ' + ', '.join(missing) if missing else ''}. Each run is a real "
-        "training (60 to 2,400 steps of a network of 40,000 weights on 8×8 or 12×12 images); the doctor saw the run "
+        "training (60 to 1,000 steps of a network of 40,000 weights on 8×8 or 12×12 images; the third healthy one as `train` chooses); the doctor saw the run "
         "folder only.",
         "",
         *head,
