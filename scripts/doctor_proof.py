@@ -334,8 +334,8 @@ def report(healthy: list[dict[str, Any]], sick: list[dict[str, Any]]) -> list[st
         f"The planted cause was named first in **{hits} of {len(sick)}** sick runs; **{calm} of {len(healthy)}** "
         "healthy runs were called healthy.",
         f"Every cause of the doctor was planted{' but ' + ', '.join(missing) if missing else ''}. Each run is a real "
-        "training (60 to 1,000 steps of a network of 40,000 weights on 8×8 or 12×12 images; the third healthy one as `train` chooses); the doctor saw the run "
-        "folder only.",
+        "training (60 to 1,000 steps of a network of 40,000 weights on 8×8 or 12×12 images; the third healthy one as "
+        "`train` chooses); the doctor saw the run folder only.",
         "",
         *head,
         *map(row, healthy),
