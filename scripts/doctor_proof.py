@@ -197,7 +197,7 @@ HEALTHY = [
     Case("healthy digits", "healthy", (digits, digits), "nothing", steps=1000, then=sample()),
     Case("healthy MNIST", "healthy", (mnist, mnist), "nothing", steps=1000, then=sample()),
     # colours that fill the cube are too much for the small network: this one has what train chooses by itself
-    Case("healthy colours", "healthy", (grainy, grainy), "nothing", RECIPE, 600, then=sample()),
+    Case("healthy colours", "healthy", (grainy, grainy), "nothing", RECIPE, 1500, then=sample()),
 ]
 NO_WARMUP = ("ema.warmup=false", "ema.halflife_images=887000")
 UNSCALED = ("schedule.kind=linear", "schedule.T=100", "schedule.beta_1=1e-4", "schedule.beta_T=0.02")
@@ -334,7 +334,7 @@ def report(healthy: list[dict[str, Any]], sick: list[dict[str, Any]]) -> list[st
         f"The planted cause was named first in **{hits} of {len(sick)}** sick runs; **{calm} of {len(healthy)}** "
         "healthy runs were called healthy.",
         f"Every cause of the doctor was planted{' but ' + ', '.join(missing) if missing else ''}. Each run is a real "
-        "training (60 to 1,000 steps of a network of 40,000 weights on 8×8 or 12×12 images; the third healthy one as "
+        "training (60 to 1,500 steps of a network of 40,000 weights on 8×8 or 12×12 images; the third healthy one as "
         "`train` chooses); the doctor saw the run folder only.",
         "",
         *head,
