@@ -227,6 +227,11 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "raw": ("sampling-settings", {"folders": [folder(pixels(mean=220), weights="raw")]}, "raw weights"),
     "falls": ("under-trained", {"history": curve(power=-0.5)}, "29 %"),
+    "a saved model of noise": (
+        "under-trained",
+        {"fresh": fresh(pixels(deviation=60, seed=1)), "history": History(), "settings": {}},
+        "grey levels of noise more",
+    ),
     "still noise": ("under-trained", {"fresh": fresh(pixels(deviation=60, seed=1))}, "grey levels of noise more"),
     "brightness": ("colour-drift", {"fresh": fresh(pixels(mean=140, seed=1))}, "red"),
     "tint that outweighs a loss that falls": (
@@ -273,6 +278,10 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "a loss that levels off": {"history": curve(power=-0.1)},
     "an average that holds initial weights but is as good as the raw ones": {"initial_share": 0.12},
     "two copies in a hundred": {"fresh": fresh(pixels(seed=1), share=0.02)},
+    "rough images, and samples a little rougher": {
+        "data": data(pixels(n=800)),
+        "fresh": fresh(pixels(n=800, deviation=42, seed=1)),
+    },
     "unseen images a little harder": {"ema_held_out": bands(*[0.115] * 8)},
     "one hard band by chance": {"ema_held_out": bands(0.2, *[0.1] * 7)},
     "a gap without certainty": {"ema_held_out": bands(*[0.2] * 8, error=0.1)},

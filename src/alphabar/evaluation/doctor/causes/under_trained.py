@@ -10,8 +10,9 @@ __all__ = ["under_trained"]
 
 # much of the loss cannot be learned away, and runs whose samples are good still gain 5 to 9 % by a doubling
 WORTHWHILE = 0.12
-# grey levels; samples of good but small networks had up to 4 more than the data
+# grey levels, and a share of the data's own roughness; samples of good but small networks had 4 levels more at most
 NOISY = 8.0
+BESIDE = 0.5
 SURE = 3.0
 LATE = 0.25  # with a rate that decays the last part is flat in any run, long or short
 
@@ -61,7 +62,7 @@ def _noisy(evidence: Evidence) -> list[tuple[float, str, str]]:
     if fresh is None or real is None or fresh.facts.shape != real.shape:
         return []
     excess = fresh.facts.roughness.value - real.roughness.value
-    if fresh.facts.roughness.beyond(real.roughness) < SURE or excess < NOISY**2:
+    if fresh.facts.roughness.beyond(real.roughness) < SURE or excess < max(NOISY**2, BESIDE * real.roughness.value):
         return []
     number = f"{fresh.facts.n} fresh samples hold {excess**0.5:.0f} grey levels of noise more than the data"
     return [(0.72, "its samples still hold noise", number)]
@@ -72,6 +73,8 @@ def _advice(evidence: Evidence) -> str:
     steps, power = history.step, _late(evidence)[2]
     if isinstance(planned, int) and planned > steps:
         return f"let it go on: {planned:,} steps are planned; the command that started it continues it"
+    if not steps:
+        return "train it longer"
     wanted = _steps_needed(steps, power)
     seconds = sorted(history.seconds)[len(history.seconds) // 2] if history.seconds else 0.0
     took = f" (about {_duration((wanted - steps) * seconds)} more at {seconds:.2g} s a step)" if seconds else ""
