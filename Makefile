@@ -14,10 +14,11 @@ demo: $(VENV)/.demo          ## train on handwritten digits and show everything 
 test: $(VENV)/.dev           ## run the tests
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
-check: $(VENV)/.dev          ## lint, formatting and types
+check: $(VENV)/.dev          ## lint, formatting, types, and whether `make docs` is due
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/alphabar equations --markdown | diff docs/equations.md - > /dev/null || { echo "run make docs"; false; }
 
 format: $(VENV)/.dev         ## put the code in form
 	$(BIN)/ruff check --fix .
