@@ -18,7 +18,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ NETWORK = [
     "net.num_res_blocks=1",
     "net.dropout_rate=0.0",
 ]
+RECIPE = ["run.threads=1"]  # the network that train chooses by itself
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -109,6 +110,7 @@ class Case:
     spoil: Callable[[Images], Images] = lambda images: images
     then: Callable[[Path], None] = lambda run: None
     compare: bool = False
+    network: Sequence[str] = NETWORK
     base: str = ""  # the healthy run that this one begins as a copy of, instead of a training of its own
 
 
@@ -192,12 +194,11 @@ def channels_as_images(images: Images) -> Images:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3]))
 
 
-RECIPE = ("run.threads=1",)
 HEALTHY = [
     Case("healthy digits", "healthy", (digits, digits), "nothing", steps=1000, then=sample()),
     Case("healthy MNIST", "healthy", (mnist, mnist), "nothing", steps=1000, then=sample()),
     # colours that fill the cube are too much for the small network: this one has what train chooses by itself
-    Case("healthy colours", "healthy", (grainy, grainy), "nothing", RECIPE, 1500, then=sample()),
+    Case("healthy colours", "healthy", (grainy, grainy), "nothing", steps=1500, then=sample(), network=RECIPE),
 ]
 NO_WARMUP = ("ema.warmup=false", "ema.halflife_images=887000")
 UNSCALED = ("schedule.kind=linear", "schedule.T=100", "schedule.beta_1=1e-4", "schedule.beta_T=0.02")
@@ -274,8 +275,8 @@ SICK = [
 def train(case: Case, images: Path, run: Path, seed: int) -> None:
     """A run of its own; one that diverges (exit code 6) is what some cases are about."""
     length = ["--steps", str(case.steps), f"run.preview_every={-(-case.steps // 6)}"]
-    settings = case.settings if case.settings is RECIPE else (*NETWORK, *case.settings)
-    code = alphabar(["train", str(images), "--out", str(run), "--seed", str(seed), *length, *settings])
+    settings = [*length, *case.network, *case.settings]
+    code = alphabar(["train", str(images), "--out", str(run), "--seed", str(seed), *settings])
     assert code in (0, 6), f"training ended with {code}"
 
 

@@ -69,7 +69,8 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
     if issubclass(kind, Muon):
         tables = {module.weight for module in net.modules() if isinstance(module, nn.Embedding)}
         matrices = [p for p in weights if is_matrix(p) and p not in tables]
-        others = [p for p in weights if not is_matrix(p) or p in tables]
+        chosen = set(matrices)
+        others = [p for p in weights if p not in chosen]
         groups = [{"params": matrices, "orthogonal": True}, {"params": others, "orthogonal": False}]
     return kind(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
