@@ -55,7 +55,7 @@ def loss_curve(metrics: Path) -> bytes:
         axes.plot(*zip(*held_out, strict=True), "o-", color="#c2410c", markersize=4, label="held out, EMA weights")
     axes.set_yscale("log")
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (mean squared error of the noise)")
+    axes.set_ylabel("loss")
     axes.grid(True, which="both", alpha=0.25)
     axes.legend(frameon=False)
     buffer = io.BytesIO()
