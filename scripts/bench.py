@@ -104,7 +104,8 @@ def beside_peers(ours: Spec, given: Path | None, *, quick: bool) -> dict[str, An
     """Every contestant at the paper's network, and notes on what could not be measured."""
     shipped, notes = peers(given, ours)
     settings: dict[str, dict[str, Spec]] = {}
-    specs = [ours, replace(ours, contestant="naive", settings=())]
+    sparing = replace(ours, settings=(*ours.settings, "checkpointing"))
+    specs = [ours, sparing, replace(ours, contestant="naive", settings=())]
     if not quick:
         specs.append(replace(ours, settings=(*ours.settings, "compile")))
     for spec in shipped:
@@ -113,7 +114,7 @@ def beside_peers(ours: Spec, given: Path | None, *, quick: bool) -> dict[str, An
             settings[spec.contestant] = best
             specs += {one.label: one for one in (spec, *best.values())}.values()
     timed = compete(specs, notes, 0, least=1) if quick else compete(specs, notes, 120)
-    return {"timed": timed, "fastest": settings, "notes": notes, "shipped": [ours, *shipped]}
+    return {"timed": timed, "fastest": settings, "notes": notes, "shipped": [ours, sparing, *shipped]}
 
 
 def memory(specs: Sequence[Spec], notes: list[str], *, few: int, many: int) -> dict[str, dict[str, float]]:

@@ -193,6 +193,7 @@ def _run(spec: Spec) -> Any:
     over: dict[str, Any] = {"data": {"held_out": 0}, "net": spec.net, "run": {"batch": spec.batch, "steps": 10**6}}
     if "bf16" in spec.settings:
         over["run"]["precision"] = "bf16"
+    over["run"]["activation_checkpointing"] = "checkpointing" in spec.settings
     pixels = np.random.default_rng(0).integers(0, 256, (4 * spec.batch, *spec.shape), dtype=np.uint8)
     images = Images(pixels, None, (), "noise", "noise")
     return build(from_tables(merge(tables, over)), images, spec.device)

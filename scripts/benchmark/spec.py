@@ -25,8 +25,8 @@ class Spec:
         contestant: a name in ``contestants.CONTESTANTS``.
         model: a name in ``SHAPES``: the network, and the size of its images.
         batch: images per forward pass and per training step.
-        settings: any of ``channels_last``, ``compile``, ``graphs`` (compiled, with CUDA graphs), ``bf16``, ``flash``;
-            none is the contestant as it ships.
+        settings: any of ``channels_last``, ``compile``, ``graphs`` (compiled, with CUDA graphs), ``bf16``, ``flash``,
+            ``checkpointing`` (of activations); none is the contestant as it ships.
         threads: threads on the CPU.
         device: ``cpu`` or ``cuda``.
         size: side of the images where it is not the model's.

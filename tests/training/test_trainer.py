@@ -393,6 +393,35 @@ def test_micro_batches_keep_the_labels_with_their_images():
     assert steps(whole, 1)[0].loss == pytest.approx(steps(parts, 1)[0].loss, rel=1e-6)
 
 
+def kept_bytes(run: trainer.Run) -> int:
+    """What a step's forward pass keeps for its backward pass, beside the weights."""
+    weights = {p.untyped_storage().data_ptr() for p in run.denoiser.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        steps(run, 1)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize(
+    "over",
+    [{}, {"net": {"num_classes": 5, "dropout_rate": 0.3, "num_res_blocks": 2}}, {"run": {"precision": "bf16"}}],
+    ids=["plain", "dropout and labels", "bf16"],
+)
+def test_activation_checkpointing_keeps_less_and_gives_the_same_weights_to_the_last_bit(over):
+    again = {**over, "run": {**over.get("run", {}), "activation_checkpointing": True}}
+    plain, sparing = build(images(classes=5), **over), build(images(classes=5), **again)
+    assert [(m.loss, m.grad_norm) for m in steps(plain, 3)] == [(m.loss, m.grad_norm) for m in steps(sparing, 3)]
+    same(state(plain), state(sparing))
+    assert kept_bytes(sparing) < 0.6 * kept_bytes(plain)
+
+
 class Small:
     """Memory for ``fits`` images at once."""
 
@@ -451,7 +480,7 @@ def test_memory_for_not_even_one_image(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(unet(run.denoiser), "forward", fail)
-    with pytest.raises(OutOfMemory, match=r"batch 8.*use a smaller network") as caught:
+    with pytest.raises(OutOfMemory, match=r"batch 8.*activation_checkpointing=true, or a smaller network") as caught:
         steps(run, 1)
     assert caught.value.exit_code == 8
     monkeypatch.undo()

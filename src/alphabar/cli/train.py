@@ -33,7 +33,9 @@ __all__ = ["run", "steps_within"]
 
 LONG = 2 * 3600
 AUTO = "auto"
-MAY_CHANGE = {("run", key) for key in ("steps", "save_every", "preview_every", "keep", "micro_batch")}
+MAY_CHANGE = {
+    ("run", key) for key in ("steps", "save_every", "preview_every", "keep", "micro_batch", "activation_checkpointing")
+}
 
 
 def run(

@@ -72,6 +72,8 @@ class RunSettings:
         batch: images per update.
         micro_batch: images per forward and backward pass, or None for the whole batch. Fewer take less memory; the
             update is the same up to rounding, and up to the masks of dropout.
+        activation_checkpointing: compute each block of the network again in the backward pass instead of keeping what
+            is inside it: the same updates from less memory, in more time.
         precision: ``fp32``, or ``bf16`` inside the network (weights, loss and sampler stay float32).
         threads: threads on the CPU, or None for torch's choice. Another number rounds differently.
         save_every: steps between checkpoints.
@@ -82,6 +84,7 @@ class RunSettings:
     steps: Annotated[int, Field(ge=1, le=10**9)] = 800_000
     batch: Annotated[int, Field(ge=1, le=10**6)] = 128
     micro_batch: Annotated[int, Field(ge=1)] | None = None
+    activation_checkpointing: bool = False
     precision: str = "fp32"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     save_every: Annotated[int, Field(ge=1, le=10**9)] = 5000

@@ -104,6 +104,7 @@ def new_denoiser(config: RunConfig, shape: tuple[int, int, int], units: Units | 
         torch.manual_seed(derive(config.seed, "weights"))
         # convolutions are faster with the channels innermost; the function is the same
         net = UNet(**dataclasses.asdict(config.net)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.activation_checkpointing = config.run.activation_checkpointing
     return Denoiser(
         net,
         config.schedule.build(),
@@ -250,7 +251,8 @@ def _gradient_or_advice(run: Run, batch: Batch) -> float:
             raise
         asked = asked_for(error)
     fits = _fitting(run, batch, size)
-    advice = f"--micro-batch {fits} fits and gives the same updates" if fits else "use a smaller network or image"
+    smaller = "use run.activation_checkpointing=true, or a smaller network or image"
+    advice = f"--micro-batch {fits} fits and gives the same updates" if fits else smaller
     raise OutOfMemory(f"out of memory at {_at(run)}{asked}; {advice}", fits)
 
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from alphabar.base.choice import choice
 from alphabar.base.errors import ConfigError
@@ -142,6 +143,11 @@ class UNet(nn.Module):
 
     The keyword arguments are the fields of :class:`UNetConfig`; ``UNet(**dataclasses.asdict(config))`` builds a config.
 
+    Attributes:
+        activation_checkpointing: keep only what enters each block for the backward pass, which computes the block again
+            (Chen et al. 2016, "Training deep nets with sublinear memory cost"): less memory, a longer step, the same
+            gradients bit for bit.
+
     Raises:
         ConfigError: if the fields do not fit each other, an image's size is not divisible by the down-sampling, or
             labels are given to (or kept from) a network that was not (or was) built with ``num_classes``.
@@ -170,6 +176,7 @@ class UNet(nn.Module):
         patch_size: int = UNetConfig.patch_size,
     ) -> None:
         super().__init__()
+        self.activation_checkpointing = False
         self.config = UNetConfig(
             input_channels=input_channels,
             output_channels=output_channels,
@@ -255,13 +262,23 @@ class UNet(nn.Module):
         h = self.first(functional.pixel_unshuffle(x, self.config.patch_size))
         skips = [h]
         for layer in self.encoder_blocks:
-            h = layer(h, embedding)
+            h = self._run(layer, embedding, h)
             skips.append(h)
         for layer in self.bottleneck_blocks:
-            h = layer(h, embedding)
+            h = self._run(layer, embedding, h)
         for layer in self.decoder_blocks:
-            if isinstance(layer, ResnetBlock):
-                h = torch.cat([h, skips.pop()], dim=1)
-            h = layer(h, embedding)
+            h = self._run(layer, embedding, h, *([skips.pop()] if isinstance(layer, ResnetBlock) else []))
         out = functional.pixel_shuffle(self.final(h), self.config.patch_size)
         return out[..., :height, :width]
+
+    def _run(self, layer: nn.Module, embedding: Tensor, *inputs: Tensor) -> Tensor:
+        """``layer`` on its ``inputs``, joined along the channels."""
+        if self.activation_checkpointing and torch.is_grad_enabled() and isinstance(layer, ResnetBlock):
+            out: Tensor = checkpoint(_joined, layer, embedding, *inputs, use_reentrant=False)
+            return out
+        return _joined(layer, embedding, *inputs)
+
+
+def _joined(layer: nn.Module, embedding: Tensor, *inputs: Tensor) -> Tensor:
+    out: Tensor = layer(torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0], embedding)
+    return out
