@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
+from alphabar.base import storage
 from alphabar.cli.main import main as alphabar
 from alphabar.evaluation.features.classifier import known_classifiers
 
@@ -20,7 +22,9 @@ def padded(source: Path, folder: Path) -> tuple[Path, Path]:
         with np.load(source) as data:
             for file, part in zip(files, ("train", "test"), strict=True):
                 images = np.pad(data[f"{part}_images"], ((0, 0), (2, 2), (2, 2)))
-                np.savez_compressed(file, images=images, labels=data[f"{part}_labels"])
+                packed = io.BytesIO()
+                np.savez_compressed(packed, images=images, labels=data[f"{part}_labels"])
+                storage.write_file(file, packed.getvalue())  # in one piece: several scripts may start at once
     return files
 
 
