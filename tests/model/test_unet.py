@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import alphabar as ab
 from alphabar.base.errors import ConfigError
 from alphabar.model.nn import (
     CIFAR10,
@@ -171,6 +172,24 @@ def test_labels_belong_to_networks_with_classes() -> None:
         return net.eval()(x[:1], TIMES[:1], torch.tensor([label]))
 
     assert not torch.equal(of(0), of(1))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_one_time_for_all_images_is_embedded_once(classes: int) -> None:
+    """As in sampling; the images are those that the same times, one per image, give."""
+    net = UNet(**dataclasses.asdict(dataclasses.replace(TINY_HO, num_classes=classes))).double().eval()
+    rows: list[int] = []
+    net.time_embeddings.register_forward_hook(lambda module, given, out: rows.append(len(out)))
+    x = torch.randn(4, TINY_HO.input_channels, 8, 8, dtype=torch.float64)
+    labels = (torch.tensor([0, 2, 1, 0]),) if classes else ()
+    once = net(x, torch.tensor([7]).expand(4), *labels)
+    torch.testing.assert_close(once, net(x, torch.tensor([7, 7, 7, 7]), *labels), rtol=0, atol=1e-12)
+    assert rows == [1, 4]
+    chain = ab.Chain.spaced(ab.schedules.Linear().build(), 5)
+    denoiser = ab.Denoiser(net, chain.schedule, shape=tuple(x.shape[1:]))
+    for hop in chain:
+        _ = denoiser(x, hop, **dict(zip("y", labels, strict=False))).x0
+    assert rows[2:] == [1] * 5
 
 
 @pytest.mark.parametrize("size", [(9, 13), (8, 8), (1, 30)])

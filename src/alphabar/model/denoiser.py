@@ -52,10 +52,10 @@ class Index:
     """The paper's code and the review count from 0: the network is told t − 1, an int64 in 0 … T−1."""
 
     def __call__(self, t: int | Tensor, batch: int, device: torch.device) -> Tensor:
-        """T − 1 for every image: int64 [B]."""
+        """t − 1 for every image: int64 [B], of which one number is stored where t is one."""
         if isinstance(t, Tensor):
             return (t - 1).to(device)
-        return torch.full((batch,), t - 1, dtype=torch.int64, device=device)
+        return torch.full((1,), t - 1, dtype=torch.int64, device=device).expand(batch)
 
 
 TIME_INPUTS: Registry[type[TimeInput]] = Registry("time_inputs", {"index": Index})

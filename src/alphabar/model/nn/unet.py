@@ -251,7 +251,8 @@ class UNet(nn.Module):
         self.config.check_size(height, width)
         if self.config.pad_input:
             x = functional.pad(x, (0, self.config.padded(width) - width, 0, self.config.padded(height) - height))
-        embedding = self.time_embeddings(t)
+        # while sampling t is one number for all images (an expanded tensor), and so is all that follows from it
+        embedding = self.time_embeddings(t[:1] if t.stride(0) == 0 else t)
         if self.config.num_classes:
             if y is None:
                 raise ConfigError(f"this network was built for {self.config.num_classes} classes; give labels y [B]")
