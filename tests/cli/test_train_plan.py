@@ -5,10 +5,16 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+import torch
 
 from alphabar.cli import train
 from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
 from alphabar.cli.main import main
+from alphabar.training import trainer
+from tiny import config, images
+
+# what torch says to itself when its compiler is imported
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 
 TINY = ["net.base_channels=8", "run.batch=4"]
 
@@ -91,3 +97,82 @@ def test_one_length_per_run(capsys: pytest.CaptureFixture[str], extra: list[str]
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "train" in capsys.readouterr().out
+
+
+class _Compiler:
+    """Times of a step, compiled and not, on what is taken for a GPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, plain: float, compiled: float | Exception) -> None:
+        self.asked: list[bool] = []
+
+        def seconds(trial: trainer.Run, threads: int | None, patience: float) -> float:
+            self.asked.append(trial.config.run.compile)
+            if not trial.config.run.compile:
+                return plain
+            if isinstance(compiled, Exception):
+                raise compiled
+            return compiled
+
+        real = trainer.build
+        monkeypatch.setattr(train, "_seconds_per_step", seconds)
+        monkeypatch.setattr(train, "_threads", lambda *_: None)
+        monkeypatch.setattr(trainer, "build", lambda config, images: real(config, images, "cpu"))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+
+
+def test_a_long_run_on_a_gpu_is_compiled_where_that_is_faster(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = _Compiler(monkeypatch, plain=0.1, compiled=0.05)
+    plan = planned(capsys, "--minutes", "30")
+    assert plan["run"]["compile"] and compiler.asked == [False, True]
+    assert plan["run"]["steps"] == train.steps_within(30, 0.05, 4)
+    # not asked for, not long, or decided by name
+    assert not planned(capsys, "--steps", "100000")["run"]["compile"]
+    assert not planned(capsys, "--minutes", "10")["run"]["compile"]
+    assert not planned(capsys, "--minutes", "30", "run.compile=false")["run"]["compile"]
+    assert compiler.asked == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("compiled", [0.0999999, 0.2, RuntimeError("no C++ compiler was found\nand more")])
+def test_what_compiling_does_not_gain(
+    compiled: float | Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step as long, a longer one, and a machine that cannot: the run goes on without, and says why."""
+    _Compiler(monkeypatch, plain=0.1, compiled=compiled)
+    assert main(["train", "digits", "--dry-run", *TINY, "--minutes", "30"]) == 0
+    out = capsys.readouterr().out
+    assert "note         not compiled: " in out and "and more" not in out
+    plan = tomllib.loads(out.partition("\n\n")[2])
+    assert not plan["run"]["compile"] and plan["run"]["steps"] == train.steps_within(30, 0.1, 4)
+
+
+def test_a_machine_that_cannot_compile_says_so_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Compiler(monkeypatch, plain=0.1, compiled=RuntimeError("no C++ compiler was found\nand more"))
+    assert main(["train", "digits", "--dry-run", *TINY, "--steps", "40", "run.compile=true"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.endswith("run.compile: torch.compile fails here (no C++ compiler was found); set run.compile=false")
+    assert "\n" not in said
+
+
+def test_a_compiled_run_is_the_same_run_up_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and differentiated as for compiling; turning that into C++, which takes minutes, is torch's own matter."""
+    real, traced = torch.nn.Module.compile, []
+
+    def trace(net: torch.nn.Module) -> None:
+        traced.append(net)
+        real(net, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    plain, compiled = (trainer.build(config(run={"compile": c, "steps": 3}), images(), "cpu") for c in (False, True))
+    for one, other in zip(trainer.fit(plain), trainer.fit(compiled), strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-4)
+    assert traced == [compiled.denoiser.net]
+    for (name, one), (same_name, other) in zip(
+        plain.denoiser.named_parameters(), compiled.denoiser.named_parameters(), strict=True
+    ):
+        assert name == same_name
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-4)

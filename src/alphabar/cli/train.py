@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from alphabar.base import storage
 from alphabar.base.choice import from_table
-from alphabar.base.errors import ConfigError, Diverged, OutOfMemory, printable
+from alphabar.base.errors import AlphabarError, ConfigError, Diverged, OutOfMemory, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
 from alphabar.cli.data import about_files
@@ -32,9 +33,11 @@ from alphabar.weights import checkpoint
 __all__ = ["run", "steps_within"]
 
 LONG = 2 * 3600
+REPAYS_COMPILING = 20 * 60  # seconds of training on a GPU
 AUTO = "auto"
 MAY_CHANGE = {
-    ("run", key) for key in ("steps", "save_every", "preview_every", "keep", "micro_batch", "activation_checkpointing")
+    ("run", key)
+    for key in ("steps", "save_every", "preview_every", "keep", "micro_batch", "activation_checkpointing", "compile")
 }
 
 
@@ -115,6 +118,8 @@ def run(
         if chosen.run.threads is None:
             tables["run"]["threads"] = _threads(chosen, images)
         seconds, tables = _plan(tables, images, conditions)
+        if "compile" not in over.get("run", {}):
+            seconds, tables = _compiled(tables, images, seconds, 60 * minutes)
         tables = text.merge(tables, {"run": {"steps": steps_within(minutes, seconds, chosen.run.batch)}})
         chosen = text.from_tables(_fit_to_length(tables, over))
     else:
@@ -218,12 +223,14 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
     Where a step does not fit into memory and the conditions allow it, the settings get the micro-batch that does.
     """
     config = text.from_tables(tables)
-    trial = trainer.build(config, images)
+    with _compiling(config):
+        trial = trainer.build(config, images)
     for line in model_card(trial.denoiser):
         say(line)
     while True:
         try:
-            seconds = _seconds_per_step(trial, config.run.threads, patience=5)
+            with _compiling(config):
+                seconds = _seconds_per_step(trial, config.run.threads, patience=5)
             break
         except OutOfMemory as error:
             if not conditions.find_micro_batch or error.micro_batch is None:
@@ -251,6 +258,46 @@ def _seconds_per_step(trial: Run, threads: int | None, patience: float) -> float
     steps.close()  # type: ignore[attr-defined]
     warm = len(moments) // 4
     return (moments[-1] - moments[warm]) / max(1, len(moments) - 1 - warm)
+
+
+@contextlib.contextmanager
+def _compiling(config: RunConfig) -> Iterator[None]:
+    """Where torch cannot compile, for want of a C++ compiler or by a fault of its own, say so in one line."""
+    try:
+        yield
+    except AlphabarError:
+        raise
+    except Exception as error:
+        if not config.run.compile:
+            raise
+        why = printable(str(error).strip().partition("\n")[0])[:200]
+        raise ConfigError(f"run.compile: torch.compile fails here ({why}); set run.compile=false") from error
+
+
+def _compiled(tables: dict[str, Any], images: Images, seconds: float, total: float) -> tuple[float, dict[str, Any]]:
+    """The seconds of one step and the settings, compiled where a run of ``total`` seconds repays it.
+
+    It is tried where it may: on a GPU, in long runs. On processors it gains a few per cent (docs/decisions.md, 40).
+    Only a time budget lets the clock decide it; a run of so many steps asks for it by ``run.compile=true``.
+    """
+    if not torch.cuda.is_available() or total < REPAYS_COMPILING:
+        return seconds, tables
+    say(f"note         compiling the network, which a run of {duration(total)} may repay (run.compile=false does not)")
+    faster = text.merge(tables, {"run": {"compile": True}})
+    config = text.from_tables(faster)
+    began = time.perf_counter()
+    try:
+        with _compiling(config):
+            found = _seconds_per_step(trainer.build(config, images), config.run.threads, patience=5)
+    except (ConfigError, OutOfMemory) as error:
+        say(f"note         not compiled: {error}")
+        return seconds, tables
+    spent, gain = time.perf_counter() - began, 1 - found / seconds
+    if gain * total < spent:
+        say(f"note         not compiled: a step takes {found * 1000:.3g} ms then")
+        return seconds, tables
+    say(f"speed        {found * 1000:.3g} ms per step compiled, {config.run.batch / found:,.0f} images/s")
+    return found, faster
 
 
 def _threads(config: RunConfig, images: Images) -> int | None:

@@ -74,6 +74,8 @@ class RunSettings:
             update is the same up to rounding, and up to the masks of dropout.
         activation_checkpointing: compute each block of the network again in the backward pass instead of keeping what
             is inside it: the same updates from less memory, in more time.
+        compile: have torch fuse what is between the matrix products of the network (``torch.compile``), which takes a
+            minute or more before the first step. The same function, rounded differently.
         precision: ``fp32``, or ``bf16`` inside the network (weights, loss and sampler stay float32).
         threads: threads on the CPU, or None for torch's choice. Another number rounds differently.
         save_every: steps between checkpoints.
@@ -85,6 +87,7 @@ class RunSettings:
     batch: Annotated[int, Field(ge=1, le=10**6)] = 128
     micro_batch: Annotated[int, Field(ge=1)] | None = None
     activation_checkpointing: bool = False
+    compile: bool = False
     precision: str = "fp32"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     save_every: Annotated[int, Field(ge=1, le=10**9)] = 5000

@@ -134,7 +134,7 @@ def build(config: RunConfig, images: Images | None = None, device: str | torch.d
     train, held_out = split(images, config.seed, config.data.held_out)
     where = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     denoiser = new_denoiser(config, images.shape, images.units).to(where)
-    return Run(
+    run = Run(
         config=config,
         images=train,
         held_out=held_out,
@@ -145,6 +145,10 @@ def build(config: RunConfig, images: Images | None = None, device: str | torch.d
         chain=Chain.full(denoiser.schedule),
         device=where,
     )
+    if config.run.compile:
+        # in place, so that weights keep their names; the average is used too rarely to repay it
+        unet(denoiser).compile()
+    return run
 
 
 def _labels(run: Run, batch: Batch) -> dict[str, Tensor]:
