@@ -25,7 +25,7 @@ from sklearn.svm import SVC
 
 import alphabar as ab
 from alphabar.cli.main import main as alphabar
-from alphabar.cli.sample import DEFAULT_STEPS
+from alphabar.cli.sample import prepare
 from alphabar.data.batch import split
 from alphabar.evaluation.copies import nearest
 
@@ -64,12 +64,12 @@ def train(seed: int, minutes: float, folder: Path) -> tuple[Path, dict[str, Any]
 
 
 def judged(svm: SVC, path: Path, seed: int) -> dict[str, Any]:
-    """Sample three ways, and judge."""
-    denoiser = ab.load(path)
-    schedule = denoiser.schedule
-    ancestral = ab.samplers.Ancestral()
+    """Sample four ways, and judge."""
+    usual, few, denoiser = prepare(ab.load(path), None, None)
+    schedule, ancestral = denoiser.schedule, ab.samplers.Ancestral()
     ways = {
-        f"ancestral, {DEFAULT_STEPS} steps (default)": (ancestral, ab.Chain.spaced(schedule, DEFAULT_STEPS)),
+        f"default: {ab.SAMPLERS.name_of(usual)}, {len(few)} steps": (usual, few),
+        "ancestral, 100 steps": (ancestral, ab.Chain.spaced(schedule, 100)),
         "ancestral, all 1000 steps": (ancestral, ab.Chain.full(schedule)),
         "DDIM, 50 steps": (ab.samplers.DDIM(), ab.Chain.spaced(schedule, 50)),
     }

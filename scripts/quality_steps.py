@@ -1,12 +1,12 @@
 """Quality against network calls, for every sampler: which one, with which spacing, is best at few steps?
 
-    python scripts/quality_steps.py runs/mnist --features mnist [-n 1000] [--calls 5 10 20 50 100]
+    python scripts/quality_steps.py runs/mnist --features mnist --name mnist [-n 1000] [--calls 5 10 20 50 100]
 
 Samples of a trained run by every sampler in the registry, at equal numbers of network calls per image (Heun makes half
 as many hops), on chains spaced evenly and quadratically in t; beside them the paper's ancestral sampling through all
 T steps, and that with --calls 1000 for every sampler. Fréchet and kernel distance to the run's training images in the
-given features (see ``alphabar evaluate``). What was measured before is taken from the run's folder. Results:
-docs/results/samplers.md, .json and .png.
+given features (see ``alphabar evaluate``). What was measured before is taken from the run's folder, so that an
+interrupted call goes on. Results: docs/results/samplers-NAME.md, .json and .png.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from results import RESULTS, write
 
 import alphabar as ab
 from alphabar.cli.main import main as alphabar
+from alphabar.process.chain import SPACINGS
 from alphabar.samplers import SAMPLERS, network_calls
-
-SPACINGS = ("uniform", "quadratic")
 
 
 def score(arguments: argparse.Namespace, sampler: str, steps: int, spacing: str) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def hops_of(sampler: str, calls: int, schedule: ab.Schedule) -> int:
     return hops
 
 
-def plot(rows: list[dict[str, Any]], full: dict[str, Any]) -> None:
+def plot(rows: list[dict[str, Any]], full: dict[str, Any], file: Path) -> None:
     """The figure: one curve per sampler, the better spacing at each number of calls."""
     import matplotlib
 
@@ -57,7 +56,7 @@ def plot(rows: list[dict[str, Any]], full: dict[str, Any]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name in SAMPLERS:
+    for name in dict.fromkeys(row["sampler"] for row in rows):
         best: dict[int, float] = {}
         for row in rows:
             if row["sampler"] == name:
@@ -66,24 +65,23 @@ def plot(rows: list[dict[str, Any]], full: dict[str, Any]) -> None:
     axes.axhline(full["fid"], color="grey", linestyle="--", label=f"ancestral, all {full['steps']} steps")
     axes.set(xscale="log", yscale="log", xlabel="network calls per image", ylabel="Fréchet distance")
     axes.legend(fontsize=8)
-    figure.savefig(RESULTS / "samplers.png", dpi=120)
+    figure.savefig(file, dpi=120)
 
 
 def table(rows: list[dict[str, Any]], full: dict[str, Any]) -> list[str]:
     """Samplers and spacings down, network calls across."""
     calls = sorted({row["calls"] for row in rows})
     lines = [f"| sampler, spacing | {' | '.join(map(str, calls))} |", f"|---|{'---|' * len(calls)}"]
-    for name in SAMPLERS:
-        for spacing in SPACINGS:
-            cells = []
-            for number in calls:
-                found = [r for r in rows if (r["sampler"], r["spacing"], r["calls"]) == (name, spacing, number)]
-                if not found:
-                    cells.append("–")
-                    continue
-                near = found[0]["fid"] <= 1.1 * full["fid"]
-                cells.append(f"**{found[0]['fid']:.3g}**" if near else f"{found[0]['fid']:.3g}")
-            lines.append(f"| {name}, {spacing} | {' | '.join(cells)} |")
+    for name, spacing in dict.fromkeys((row["sampler"], row["spacing"]) for row in rows):
+        cells = []
+        for number in calls:
+            found = [r for r in rows if (r["sampler"], r["spacing"], r["calls"]) == (name, spacing, number)]
+            if not found:
+                cells.append("–")
+                continue
+            near = found[0]["fid"] <= 1.1 * full["fid"]
+            cells.append(f"**{found[0]['fid']:.3g}**" if near else f"{found[0]['fid']:.3g}")
+        lines.append(f"| {name}, {spacing} | {' | '.join(cells)} |")
     return lines
 
 
@@ -91,20 +89,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--features", required=True)
+    parser.add_argument("--name", required=True, help="of the results")
     parser.add_argument("-n", type=int, default=1000)
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
+    parser.add_argument("--spacings", nargs="+", default=["uniform", "quadratic"], choices=list(SPACINGS))
     parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50, 100])
     arguments = parser.parse_args()
     schedule = ab.load(arguments.run).schedule
     rows = []
     for calls in arguments.calls:
-        for name in SAMPLERS:
-            for spacing in SPACINGS:
+        for name in arguments.samplers:
+            for spacing in arguments.spacings:
                 hops = hops_of(name, calls, schedule)
-                if hops == schedule.T and spacing != "uniform":
+                if hops == schedule.T and spacing != arguments.spacings[0]:
                     continue  # there is one chain of all steps
                 rows.append({**score(arguments, name, hops, spacing), "calls": calls})
     full = score(arguments, "ancestral", schedule.T, "uniform")
-    plot(rows, full)
+    plot(rows, full, RESULTS / f"samplers-{arguments.name}.png")
     lines = [
         f"Fréchet distance of {arguments.n:,} samples to the training images in the features `{arguments.features}`, "
         f"against network calls per image. All {schedule.T} steps of Algorithm 2: **{full['fid']:.4g}** (KID "
@@ -112,9 +113,14 @@ def main() -> None:
         "",
         *table(rows, full),
         "",
-        "![Fréchet distance against network calls](samplers.png)",
+        f"![Fréchet distance against network calls](samplers-{arguments.name}.png)",
     ]
-    write("samplers", "Quality against network calls", {"n": arguments.n, "full": full, "rows": rows}, lines)
+    write(
+        f"samplers-{arguments.name}",
+        "Quality against network calls",
+        {"n": arguments.n, "full": full, "rows": rows},
+        lines,
+    )
 
 
 if __name__ == "__main__":

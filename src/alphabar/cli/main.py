@@ -42,7 +42,14 @@ SampleSettings = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="sampler.*, chain.spacing, denoiser.variance, denoiser.clip."),
 ]
 SamplerName = Annotated[
-    str, typer.Option(help="ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun, plms or predictor_corrector.")
+    str | None,
+    typer.Option(
+        help="ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun, plms or predictor_corrector "
+        "[dpmpp_2m_sde; ancestral for all T steps]."
+    ),
+]
+SampleSteps = Annotated[
+    int | None, typer.Option(help="Hops of the chain [50, or 100 by rules of order 1; T is the paper's].")
 ]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")
@@ -125,8 +132,8 @@ def sample(
     settings: SampleSettings = None,
     n: Annotated[int | None, typer.Option("-n", help="How many images: seeds 0 to N-1 [64].")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="A-B", help="Exactly these seeds, one image each.")] = None,
-    sampler: SamplerName = "ancestral",
-    steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
+    sampler: SamplerName = None,
+    steps: SampleSteps = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     out: Annotated[Path | None, typer.Option(help="The folder to write [RUN/samples/...].")] = None,
     animate: Annotated[bool, typer.Option("--animate", help="Also show the reverse process as GIF and WebP.")] = False,
@@ -168,8 +175,8 @@ def evaluate(
             help="inception[:FILE], a classifier (digits), pixels, random-conv, MODULE:FACTORY@FILE [by data]."
         ),
     ] = None,
-    sampler: SamplerName = "ancestral",
-    steps: Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")] = None,
+    sampler: SamplerName = None,
+    steps: SampleSteps = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="bpd: seed of the noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -35,9 +35,10 @@ from alphabar.samplers import SAMPLERS, Sampler, network_calls
 from alphabar.samplers.generate import frames, leaves_noise
 from alphabar.weights import checkpoint
 
-__all__ = ["DEFAULT_STEPS", "class_labels", "parse_seeds", "prepare", "run", "write_samples"]
+__all__ = ["FEW", "FULL", "class_labels", "default_steps", "parse_seeds", "prepare", "run", "write_samples"]
 
-DEFAULT_STEPS = 100
+FEW, FULL = "dpmpp_2m_sde", "ancestral"
+FEW_STEPS = 50
 BATCH = 64
 ANIMATED_IMAGES = 36
 ANIMATED_FRAMES = 60
@@ -49,7 +50,7 @@ def run(
     *,
     n: int | None,
     seeds: str | None,
-    sampler: str,
+    sampler: str | None,
     steps: int | None,
     weights: str,
     out: Path | None,
@@ -59,8 +60,10 @@ def run(
     numbers = parse_seeds(n, seeds)
     folder, denoiser, digest = open_model(path, weights)
     rule, chain, denoiser = prepare(denoiser, sampler, steps, settings)
+    described = describe(SAMPLERS, rule)
     if out is None:
-        named = [folder.resolve().name, sampler, str(len(chain)), *settings, weights, f"{numbers[0]}-{numbers[-1]}"]
+        kind = str(described["kind"])
+        named = [folder.resolve().name, kind, str(len(chain)), *settings, weights, f"{numbers[0]}-{numbers[-1]}"]
         out = checkpoint.output_folder(folder) / "samples" / re.sub(r"[^\w.=-]", "_", "-".join(named))
     check_output(out)
     facts = {
@@ -71,7 +74,7 @@ def run(
         "weights": weights,
         "weights_sha256": digest,
         **{key: checkpoint.describe_model(denoiser)[key] for key in ("schedule", "prediction")},
-        "sampler": describe(SAMPLERS, rule),
+        "sampler": described,
         "variance": VARIANCES.name_of(denoiser.variance),
         "clip": None if denoiser.clip is None else denoiser.clip.limit,
         "times": list(chain.times),
@@ -107,11 +110,13 @@ def parse_seeds(n: int | None, seeds: str | None) -> list[int]:
 
 
 def prepare(
-    denoiser: Denoiser, sampler: str, steps: int | None, settings: Sequence[str] = (), *, quiet: bool = False
+    denoiser: Denoiser, sampler: str | None, steps: int | None, settings: Sequence[str] = (), *, quiet: bool = False
 ) -> tuple[Sampler, Chain, Denoiser]:
     """The update rule, the chain, and the denoiser with the conventions that ``settings`` ask for.
 
-    ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
+    Without a ``sampler`` all T steps are walked by the paper's Algorithm 2, and fewer by what loses least in few steps
+    (docs/samplers.md). ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and
+    ``denoiser.clip=…``.
 
     Raises:
         ConfigError: for anything else, or a value out of range.
@@ -128,11 +133,12 @@ def prepare(
             raise ConfigError(
                 f"{section}.{printable(unknown.pop())}: unknown key; allowed are {', '.join(sorted(allowed))}"
             )
-    rule: Sampler = from_table(SAMPLERS[sampler], tables.get("sampler", {}), "sampler")
     T = denoiser.schedule.T
+    name = sampler or (FULL if (FEW_STEPS if steps is None else steps) >= T else FEW)
+    rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
     chain = Chain.spaced(
         denoiser.schedule,
-        _default_steps(denoiser, rule) if steps is None else steps,
+        default_steps(denoiser, rule) if steps is None else steps,
         tables.get("chain", {}).get("spacing", "uniform"),
     )
     conventions: dict[str, Any] = tables.get("denoiser", {})
@@ -157,10 +163,12 @@ def prepare(
     return rule, chain, denoiser
 
 
-def _default_steps(denoiser: Denoiser, rule: Sampler) -> int:
-    """100, or all T where the variance was learned for single steps only."""
+def default_steps(denoiser: Denoiser, rule: Sampler) -> int:
+    """50 for rules of order 2, 100 for others, or all T where the variance was learned for single steps only."""
     T = denoiser.schedule.T
-    return T if rule.needs_variance and isinstance(denoiser.variance, Learned) else min(DEFAULT_STEPS, T)
+    if rule.needs_variance and isinstance(denoiser.variance, Learned):
+        return T
+    return min(FEW_STEPS if rule.order == 2 else 2 * FEW_STEPS, T)
 
 
 def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:
