@@ -201,11 +201,13 @@ def _run(spec: Spec) -> Any:
 
 def alphabar(spec: Spec) -> Contestant:
     """Ours: ``fit`` as ``train`` runs it, with its loader; the EMA's estimate; ancestral sampling along ``hops``."""
+    from alphabar.base.allocator import keep_freed_memory
     from alphabar.process.chain import Chain
     from alphabar.samplers import Ancestral
     from alphabar.samplers.generate import frames
     from alphabar.training.trainer import fit
 
+    keep_freed_memory()
     run = _run(spec)
     average = run.ema.denoiser
     spec.compile(run.denoiser.net, average.net)

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
+from alphabar.base.allocator import keep_freed_memory
 from alphabar.base.chunks import asked_for, is_out_of_memory
 from alphabar.base.errors import AlphabarError, ConfigError, OutOfMemory, Stopped, StorageError, printable
 from alphabar.base.version import __version__
@@ -340,6 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
     _prepare_output()
+    keep_freed_memory()
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         try:
