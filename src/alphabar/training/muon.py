@@ -84,13 +84,19 @@ class Muon(AdamW):
         return loss
 
     def _move(self, gradients: dict[Tensor, Tensor], lr: float, weight_decay: float) -> None:
-        ahead = []
-        for weight, gradient in gradients.items():
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-            ahead.append(torch.lerp(gradient, momentum, MOMENTUM).reshape(len(weight), -1))
-        for weight, step in zip(gradients, orthogonal(ahead), strict=True):
+        if not gradients:
+            return
+        for weight in gradients:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta, given = [self.state[weight]["momentum"] for weight in gradients], list(gradients.values())
+        torch._foreach_lerp_(momenta, given, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(given, momenta, MOMENTUM)
+        # the channels innermost, as they lie in memory: the order of columns makes no difference but that of a copy
+        steps = orthogonal([matrix.movedim(1, -1).flatten(1) for matrix in ahead])
+        if weight_decay:
+            torch._foreach_mul_(list(gradients), 1 - lr * weight_decay)
+        for weight, step in zip(gradients, steps, strict=True):
             size = ROOT_MEAN_SQUARE * max(step.shape) ** 0.5
-            weight.mul_(1 - lr * weight_decay).add_(step.reshape(weight.shape), alpha=-lr * size)
+            inner = weight.movedim(1, -1)
+            inner.add_(step.reshape(inner.shape), alpha=-lr * size)
