@@ -74,5 +74,5 @@ $(PEERS)/.made: scripts/benchmark/peers.txt
 		torch numpy pillow diffusers accelerate ema-pytorch einops absl-py tqdm scipy
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint scripts/benchmark/peers.txt \
 		--no-deps denoising-diffusion-pytorch
-	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plots]'
 	touch $@

@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import re
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -213,7 +214,37 @@ def lines(found: dict[str, Any]) -> list[str]:
         "| recipe | weights | minutes of processor time | steps × batch | Fréchet distance, one value per seed |",
         "|---|---|---|---|---|",
         *table,
+        "",
+        "![Fréchet distance against minutes of processor time](quality-per-minute.png)",
     ]
+
+
+def plot(found: dict[str, Any], file: Path) -> None:
+    """The figure: distance against minutes, a line for each contestant through the medians of its seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    curves: dict[str, dict[float, list[float]]] = {}
+    for row in found["rows"]:
+        if " " not in row["who"]:  # without the ablations
+            curves.setdefault(row["who"], {}).setdefault(row["goal"], []).append(row["distance"])
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for who, at in sorted(curves.items()):
+        minutes = sorted(at)
+        (line,) = axes.plot(minutes, [statistics.median(at[m]) for m in minutes], marker="o", markersize=4, label=who)
+        axes.fill_between(
+            minutes, [min(at[m]) for m in minutes], [max(at[m]) for m in minutes], color=line.get_color(), alpha=0.2
+        )
+    axes.axhline(found["floor"], color="grey", linestyle="--", label=f"{SAMPLES:,} test images")
+    axes.set(xscale="log", yscale="log", xlabel="minutes of processor time, one thread", ylabel="Fréchet distance")
+    axes.set_xticks(sorted({m for at in curves.values() for m in at}))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.legend(fontsize=8)
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
 
 
 def keep(who: str, seed: int, trained: Trained, distance: float, floor: float) -> None:
@@ -226,6 +257,7 @@ def keep(who: str, seed: int, trained: Trained, distance: float, floor: float) -
     row = {"who": who, "seed": seed, **facts, "distance": distance, "on": on}
     others = [old for old in before if (old["who"], old["seed"], old["goal"]) != (who, seed, trained.goal)]
     found = {"floor": floor, "rows": [*others, row]}
+    plot(found, RESULTS / "quality-per-minute.png")
     write("quality-per-minute", "Quality per minute", found, lines(found))
 
 

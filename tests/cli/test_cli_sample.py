@@ -21,6 +21,7 @@ from PIL import Image
 import alphabar as ab
 from alphabar.base import storage
 from alphabar.cli.main import main
+from alphabar.cli.sample import prepare
 from alphabar.samplers import SAMPLERS
 from alphabar.weights import checkpoint
 from tiny import SETTINGS, files, npz
@@ -127,6 +128,35 @@ def test_samplers_steps_and_conventions_matter(run, tmp_path):
         found[name] = sample(source, tmp_path / name, "-n", "1", *more)["00000.png"]
     assert len({v for k, v in found.items() if k != "eta"}) == len(kinds) - 1
     assert found["eta"] != found["ddim"]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "expected"),
+    [
+        (None, None, (ab.samplers.SDEDPMSolverPP2M, 50)),
+        (None, 7, (ab.samplers.SDEDPMSolverPP2M, 7)),
+        (None, 199, (ab.samplers.SDEDPMSolverPP2M, 199)),
+        (None, 200, (ab.samplers.Ancestral, 200)),
+        ("ancestral", None, (ab.samplers.Ancestral, 100)),
+        ("heun", None, (ab.samplers.Heun, 50)),
+        ("dpmpp_2m_sde", 200, (ab.samplers.SDEDPMSolverPP2M, 200)),
+    ],
+)
+@pytest.mark.parametrize("variance", [ab.FixedSmall(), ab.Learned()], ids=["fixed", "learned"])
+def test_what_samples_unless_it_is_said(sampler, steps, expected, variance):
+    """Algorithm 2 for all T steps, SDE-DPM-Solver++ for fewer, 50 of them."""
+    schedule = ab.schedules.Linear(T=200).build()
+    denoiser = ab.Denoiser(lambda x, t: x, schedule, shape=(1, 2, 2), variance=variance)
+    rule, chain, _ = prepare(denoiser, sampler, steps)
+    if (sampler, steps, variance) == ("ancestral", None, ab.Learned()):
+        expected = (ab.samplers.Ancestral, 200)  # it was learned for single steps
+    assert (type(rule), len(chain)) == expected
+
+
+def test_a_schedule_of_few_steps_is_walked_whole():
+    denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=30).build(), shape=(1, 2, 2))
+    rule, chain, _ = prepare(denoiser, None, None)
+    assert type(rule) is ab.samplers.Ancestral and len(chain) == 30
 
 
 @pytest.mark.parametrize("name", ab.SAMPLERS)
