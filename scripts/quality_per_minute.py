@@ -41,6 +41,7 @@ from results import RESULTS, machine, write
 from torch import Tensor, nn
 
 import alphabar as ab
+from alphabar.base.allocator import keep_freed_memory
 from alphabar.data.batch import Images
 from alphabar.evaluation.features.classifier import open_classifier
 from alphabar.evaluation.frechet import frechet_distance
@@ -156,6 +157,7 @@ def train_ours(data: Images, settings: list[str], goals: list[float], seed: int)
         tables = override(merge(tables, for_length(steps, tables["run"]["batch"])), settings)
         return build(from_tables(merge(tables, {"seed": seed})), data, device="cpu")
 
+    keep_freed_memory()  # as the command does
     for goal in goals:
         trial = fit(run(1000))
         for _ in range(3):
