@@ -153,6 +153,12 @@ def test_what_samples_unless_it_is_said(sampler, steps, expected, variance):
     assert (type(rule), len(chain)) == expected
 
 
+def test_who_names_a_variance_gets_a_sampler_that_has_one():
+    denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=200).build(), shape=(1, 2, 2))
+    rule, chain, large = prepare(denoiser, None, 20, ["denoiser.variance=fixed_large"])
+    assert type(rule) is ab.samplers.Ancestral and isinstance(large.variance, ab.FixedLarge) and len(chain) == 20
+
+
 def test_a_schedule_of_few_steps_is_walked_whole():
     denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=30).build(), shape=(1, 2, 2))
     rule, chain, _ = prepare(denoiser, None, None)

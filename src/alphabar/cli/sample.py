@@ -134,7 +134,9 @@ def prepare(
                 f"{section}.{printable(unknown.pop())}: unknown key; allowed are {', '.join(sorted(allowed))}"
             )
     T = denoiser.schedule.T
-    name = sampler or (FULL if (FEW_STEPS if steps is None else steps) >= T else FEW)
+    # whoever names a variance wants a sampler that has one
+    whole = (FEW_STEPS if steps is None else steps) >= T or "variance" in tables.get("denoiser", {})
+    name = sampler or (FULL if whole else FEW)
     rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
     chain = Chain.spaced(
         denoiser.schedule,

@@ -282,7 +282,7 @@ def _compiled(tables: dict[str, Any], images: Images, seconds: float, total: flo
     """
     if not torch.cuda.is_available() or total < REPAYS_COMPILING:
         return seconds, tables
-    say(f"note         compiling the network, which a run of {duration(total)} may repay (run.compile=false does not)")
+    say(f"note         compiling: a run of {duration(total)} may repay the minutes that it takes (run.compile=false)")
     faster = text.merge(tables, {"run": {"compile": True}})
     config = text.from_tables(faster)
     began = time.perf_counter()
