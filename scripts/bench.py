@@ -1,14 +1,16 @@
 """Speed and memory beside the peers. ``make bench`` runs it; results go to ``docs/results/bench.*`` and ``speed.*``.
 
-    python scripts/bench.py [--run RUN] [--peers-source DIR] [--quick]
+    python scripts/bench.py [--parts PART ...] [--run RUN] [--peers-source DIR] [--quick]
 
-- The paper's CIFAR-10 network, 8 images: forward pass and training step of ours, of each peer as it ships, and of each
-  peer in the fastest setting found by trying. All take turns, on the same threads.
-- Our networks for digits and MNIST against the same networks in a plain loop.
-- The fastest 3×3 convolution of this machine, and the share of it that each of ours reaches.
-- Memory per image of a training step and of a forward pass.
-- Laws of growth: time and memory against batch, image size, channels and chain length, beside their work.
-- What this version promises (``benchmark/promises.py``).
+- ``peers``: the paper's CIFAR-10 network, 8 images: forward pass and training step of ours, of each peer as it ships,
+  and of each peer in the fastest setting found by trying. All take turns, on the same threads.
+- ``plain``: our networks for digits and MNIST against the same networks in a plain loop.
+- ``memory`` per image of a training step and of a forward pass.
+- ``laws`` of growth: time and memory against batch, image size, channels and chain length, beside their work.
+- ``promises``: what this version promises (``benchmark/promises.py``).
+
+The first two also measure the fastest 3×3 convolution of the machine, and say what share of it ours reaches. Each part
+is kept as soon as it is measured, beside what was measured of the others before.
 
 ``--quick`` only shows that everything runs: small images and batches, peers only as they ship; results go to
 ``build/bench``.
@@ -17,8 +19,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ from benchmark.ceiling import convolution_rate, work
 from benchmark.race import OURS, Failed, Timed, Worker, race
 from benchmark.sources import HOME, PACKAGES, REPOSITORIES, checkout, environment_python
 from benchmark.spec import Spec
-from results import RESULTS, write
+from results import RESULTS, machine, write
 
 from alphabar.runtime.recipes import has_bf16
 
@@ -100,27 +103,72 @@ def fastest(shipped: Spec, notes: list[str], *, quick: bool) -> dict[str, Spec]:
     return {action: min(tried, key=lambda one: one.median(action)).spec for action in ACTIONS} if tried else {}
 
 
-def beside_peers(ours: Spec, given: Path | None, *, quick: bool) -> dict[str, Any]:
-    """Every contestant at the paper's network, and notes on what could not be measured."""
-    shipped, notes = peers(given, ours)
+def rates(quick: bool) -> dict[str, float]:
+    """The fastest 3×3 convolution in each precision that the machine has, in FLOP/s."""
+    found = {"fp32": convolution_rate(seconds=0.1 if quick else 1.5)}
+    if has_bf16():
+        found["bf16"] = convolution_rate(torch.bfloat16, seconds=0.1 if quick else 1.5)
+    return found
+
+
+def shares(timed: Sequence[Timed], quick: bool) -> tuple[dict[str, Any], list[str]]:
+    """What each of ours reaches of the machine's fastest convolution: facts, and a table."""
+    flops = {model: work(Spec("alphabar", model, batch=1)) for model in {one.spec.model for one in timed}}
+    fastest_convolution = rates(quick)
+    facts = {
+        "flops_per_image": flops,
+        "gflops_of_the_machine": {name: rate / 1e9 for name, rate in fastest_convolution.items()},
+    }
+    return facts, tables.shares(timed, flops, fastest_convolution)
+
+
+def sparing(ours: Spec) -> Spec:
+    """Ours with activation checkpointing."""
+    return replace(ours, settings=(*ours.settings, "checkpointing"))
+
+
+def beside_peers(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Every contestant at the paper's network."""
+    shipped, missing = peers(given.peers_source, ours)
+    notes += missing
     settings: dict[str, dict[str, Spec]] = {}
-    sparing = replace(ours, settings=(*ours.settings, "checkpointing"))
-    specs = [ours, sparing, replace(ours, contestant="naive", settings=())]
-    if not quick:
+    specs = [ours, sparing(ours), replace(ours, contestant="naive", settings=())]
+    if not given.quick:
         specs.append(replace(ours, settings=(*ours.settings, "compile")))
     for spec in shipped:
-        best = fastest(spec, notes, quick=quick)
+        best = fastest(spec, notes, quick=given.quick)
         if best:
             settings[spec.contestant] = best
             specs += {one.label: one for one in (spec, *best.values())}.values()
-    timed = compete(specs, notes, 0, least=1) if quick else compete(specs, notes, 120)
-    return {"timed": timed, "fastest": settings, "notes": notes, "shipped": [ours, sparing, *shipped]}
+    timed = compete(specs, notes, 0, least=1) if given.quick else compete(specs, notes, 120)
+    facts, shared = shares(timed, given.quick)
+    facts |= {
+        "timed": [tables.plain(one) for one in timed],
+        "versions": tables.versions(environment_python()) if settings else {},
+        "commits": {name: commit for name, (_, commit) in REPOSITORIES.items()},
+    }
+    return facts, [*tables.beside_peers(timed, settings, ours), *shared]
 
 
-def memory(specs: Sequence[Spec], notes: list[str], *, few: int, many: int) -> dict[str, dict[str, float]]:
+def beside_plain(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Our networks and the same networks in a plain loop."""
+    pairs = []
+    for model, batch in (("digits", 128), ("mnist", 32)):
+        spec = replace(ours, model=model, batch=2 if given.quick else batch, size=None)
+        pair = [spec, replace(spec, contestant="naive", settings=())]
+        pairs.append(compete(pair, notes, 0, least=1) if given.quick else compete(pair, notes, 30))
+    timed = [one for pair in pairs for one in pair]
+    facts, shared = shares(timed, given.quick)
+    return {**facts, "timed": [tables.plain(one) for one in timed]}, [*tables.beside_plain(pairs), *shared]
+
+
+def memory(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Bytes that one more image takes in each action: the difference between the peaks of two processes."""
+    shipped, missing = peers(given.peers_source, ours)
+    notes += missing
+    few, many = 1, 3 if given.quick else 9
     per_image: dict[str, dict[str, float]] = {}
-    for spec in specs:
+    for spec in (ours, sparing(ours), *shipped):
         # in the order of what they need, since a peak only grows
         actions = ("forward", "sample", "step") if spec.contestant == "alphabar" else ("forward", "step")
         peaks: dict[str, list[int]] = {action: [] for action in actions}
@@ -134,77 +182,70 @@ def memory(specs: Sequence[Spec], notes: list[str], *, few: int, many: int) -> d
             notes.append(str(reason))
             continue
         per_image[spec.label] = {action: (high - low) / (many - few) for action, (low, high) in peaks.items()}
-    return per_image
+    return {"bytes_per_image": per_image}, tables.memory(per_image)
+
+
+def growth(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The laws, and their picture."""
+    laws = {law.name: scaling.measure(law, ours.threads, quick=given.quick) for law in scaling.LAWS}
+    folder(given).mkdir(parents=True, exist_ok=True)
+    scaling.plot(laws, folder(given) / "bench_scaling.png")
+    return {"laws": laws}, tables.laws(laws)
+
+
+def promised(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """What is promised has a page of its own."""
+    promises.check(given.run, folder(given), quick=given.quick)
+    return {}, ["## Promises", "", "See [speed.md](speed.md).", ""]
+
+
+PARTS: dict[str, Callable[[Spec, argparse.Namespace, list[str]], tuple[dict[str, Any], list[str]]]] = {
+    "peers": beside_peers,
+    "plain": beside_plain,
+    "memory": memory,
+    "laws": growth,
+    "promises": promised,
+}
+
+
+def folder(given: argparse.Namespace) -> Path:
+    """Where results go."""
+    return QUICK if given.quick else RESULTS
+
+
+def keep(name: str, facts: dict[str, Any], lines: list[str], where: Path) -> None:
+    """Put a part in place of its last measurement, and write the page of all parts anew."""
+    file = where / "bench.json"
+    before = json.loads(file.read_text())["parts"] if file.exists() else {}
+    on = machine()
+    stamp = f"*{on['date']}, {on['processor']}, {on['cores']} cores, torch {on['torch']}, alphabar at {on['commit']}*"
+    found = {**before, name: {"on": on, **facts, "page": [*lines, stamp, ""]}}
+    parts = {part: found[part] for part in PARTS if part in found}
+    write(
+        "bench", "Beside the peers", {"parts": parts}, [line for one in parts.values() for line in one["page"]], where
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--run", type=Path, help="a run for `alphabar sample`; without it, a fresh one of one step")
     parser.add_argument("--peers-source", type=Path, help="folder with pytorch-ddpm/ and guided-diffusion/")
     parser.add_argument("--quick", action="store_true", help="only show that everything runs")
     given = parser.parse_args()
-    quick, threads, began = given.quick, torch.get_num_threads(), time.perf_counter()
-    folder = QUICK if quick else RESULTS
-
-    def stage(text: str) -> None:
-        print(f"[{time.perf_counter() - began:5.0f} s] {text}", flush=True)
-
-    stage("the machine's convolutions")
-    rates = {"fp32": convolution_rate(seconds=0.1 if quick else 1.5)}
-    if has_bf16():
-        rates["bf16"] = convolution_rate(torch.bfloat16, seconds=0.1 if quick else 1.5)
-
-    stage("the paper's network beside the peers")
-    ours = Spec(
-        "alphabar", "cifar10", batch=1 if quick else 8, settings=("bf16",) if has_bf16() else (), threads=threads
-    )
-    peers_facts = beside_peers(ours, given.peers_source, quick=quick)
-    notes: list[str] = peers_facts["notes"]
-
-    stage("our networks beside a plain loop")
-    plain = []
-    for model, batch in (("digits", 128), ("mnist", 32)):
-        spec = replace(ours, model=model, batch=2 if quick else batch, size=None)
-        pair = [spec, replace(spec, contestant="naive", settings=())]
-        plain.append(compete(pair, notes, 0, least=1) if quick else compete(pair, notes, 30))
-
-    stage("work of our networks")
-    flops = {model: work(Spec("alphabar", model, batch=1)) for model in ("cifar10", "mnist", "digits")}
-
-    stage("memory")
-    per_image = memory(peers_facts["shipped"], notes, few=1, many=3 if quick else 9)
-
-    stage("laws of growth")
-    laws = {law.name: scaling.measure(law, threads, quick=quick) for law in scaling.LAWS}
-    folder.mkdir(parents=True, exist_ok=True)
-    scaling.plot(laws, folder / "bench_scaling.png")
-
-    stage("promises")
-    promises.check(given.run, folder, quick=quick)
-
-    seconds = time.perf_counter() - began
-    timed = [*peers_facts["timed"], *(one for pair in plain for one in pair)]
-    facts = {
-        "seconds": seconds,
-        "peers": tables.versions(environment_python()) if peers_facts["fastest"] else {},
-        "commits": {name: commit for name, (_, commit) in REPOSITORIES.items()},
-        "gflops_of_the_machine": {name: rate / 1e9 for name, rate in rates.items()},
-        "flops_per_image": flops,
-        "timed": [tables.plain(one) for one in timed],
-        "bytes_per_image": per_image,
-        "laws": laws,
-        "not_measured": notes,
-    }
-    lines = [
-        *tables.beside_peers(peers_facts["timed"], peers_facts["fastest"], ours),
-        *tables.beside_plain(plain),
-        *tables.shares(timed, flops, rates),
-        *tables.memory(per_image),
-        *tables.laws(laws),
-        *tables.not_measured(notes),
-    ]
-    write("bench", "Beside the peers", facts, lines, folder)
-    stage("done")
+    batch, settings = 1 if given.quick else 8, ("bf16",) if has_bf16() else ()
+    ours = Spec("alphabar", "cifar10", batch=batch, settings=settings, threads=torch.get_num_threads())
+    for part in given.parts:
+        began, notes = time.perf_counter(), list[str]()
+        facts, lines = PARTS[part](ours, given, notes)
+        seconds = time.perf_counter() - began
+        keep(
+            part,
+            {"seconds": seconds, **facts, "not_measured": notes},
+            [*lines, *tables.not_measured(notes)],
+            folder(given),
+        )
+        print(f"{part}: {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def shares(timed: Sequence[Timed], flops: Mapping[str, Mapping[str, float]], rat
     """How much of the machine's fastest convolution each of ours reaches."""
     best = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in rates.items())
     lines = [
-        "## Share of the machine",
+        "### Share of the machine",
         "",
         f"The fastest 3×3 convolution, channels last: {best}.",
         "",
@@ -149,4 +149,4 @@ def laws(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def not_measured(notes: Sequence[str]) -> list[str]:
     """What failed, and why."""
-    return ["## Not measured", "", *(f"- {note}" for note in dict.fromkeys(notes))] if notes else []
+    return ["Not measured:", "", *(f"- {note}" for note in dict.fromkeys(notes)), ""] if notes else []
