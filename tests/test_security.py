@@ -78,7 +78,8 @@ def findings(tree: ast.AST) -> Iterator[str]:
             yield dotted
         if isinstance(node, ast.Attribute) and node.attr in {"add_safe_globals", "safe_globals"}:
             yield node.attr
-        if isinstance(node, ast.Name) and node.id in CALLS:
+        # a field that is called compile is not the builtin; whoever uses the name means it
+        if isinstance(node, ast.Name) and node.id in CALLS and isinstance(node.ctx, ast.Load):
             yield node.id
         if isinstance(node, ast.Call):
             for word in node.keywords:

@@ -47,9 +47,13 @@ def test_the_median_ratio_is_formed_within_rounds() -> None:
 
 
 def test_the_work_of_a_convolution_as_torch_counts_it() -> None:
-    """The network is linear in its work: twice the images are twice the FLOPs, so the work per image is the same."""
+    """The network is linear in its work: twice the images are twice the FLOPs, so the work per image is the same.
+
+    But for the one time of a forward pass, which is embedded once.
+    """
     one, two = (ceiling.work(Spec("alphabar", batch=b, size=8, net=TINY)) for b in (1, 2))
-    assert one["forward"] == pytest.approx(two["forward"])
+    assert 0.99 * one["forward"] < two["forward"] < one["forward"]
+    assert one["step"] == pytest.approx(two["step"])
     # backward: one product for the gradient of the input, one for the weights; the first layer needs only the latter
     assert 2.5 * one["forward"] < one["step"] < 3 * one["forward"]
 
