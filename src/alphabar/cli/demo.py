@@ -74,8 +74,8 @@ def run(out: Path, minutes: float, seed: int) -> None:
     sections = [
         Section(
             "Samples",
-            f"{SAMPLES} digits that do not exist: seeds 0 to {SAMPLES - 1}, none left out, {len(chain)} steps of "
-            "SDE-DPM-Solver++, EMA weights. alphabar sample with --steps 1000 walks the paper's Algorithm 2.",
+            f"{SAMPLES} digits that do not exist: seeds 0 to {SAMPLES - 1}, none left out, {len(chain)} steps "
+            "of ancestral sampling (Algorithm 2), EMA weights.",
             [("png", (out / "grid.png").read_bytes(), f"{SAMPLES} samples, each 8 by 8 pixels, enlarged")],
         ),
         Section(

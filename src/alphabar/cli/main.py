@@ -46,12 +46,10 @@ SamplerName = Annotated[
     str | None,
     typer.Option(
         help="ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun, plms or predictor_corrector "
-        "[dpmpp_2m_sde; ancestral for all T steps]."
+        "[ancestral; below 100 steps dpmpp_2m_sde]."
     ),
 ]
-SampleSteps = Annotated[
-    int | None, typer.Option(help="Hops of the chain [50, or 100 by rules of order 1; T is the paper's].")
-]
+SampleSteps = Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")
 ]

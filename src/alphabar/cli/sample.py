@@ -35,10 +35,10 @@ from alphabar.samplers import SAMPLERS, Sampler, network_calls
 from alphabar.samplers.generate import frames, leaves_noise
 from alphabar.weights import checkpoint
 
-__all__ = ["FEW", "FULL", "class_labels", "default_steps", "parse_seeds", "prepare", "run", "write_samples"]
+__all__ = ["class_labels", "parse_seeds", "prepare", "run", "write_samples"]
 
 FEW, FULL = "dpmpp_2m_sde", "ancestral"
-FEW_STEPS = 50
+DEFAULT_STEPS = 100
 BATCH = 64
 ANIMATED_IMAGES = 36
 ANIMATED_FRAMES = 60
@@ -114,9 +114,8 @@ def prepare(
 ) -> tuple[Sampler, Chain, Denoiser]:
     """The update rule, the chain, and the denoiser with the conventions that ``settings`` ask for.
 
-    Without a ``sampler`` all T steps are walked by the paper's Algorithm 2, and fewer by what loses least in few steps
-    (docs/samplers.md). ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and
-    ``denoiser.clip=…``.
+    Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md).
+    ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
 
     Raises:
         ConfigError: for anything else, or a value out of range.
@@ -135,12 +134,12 @@ def prepare(
             )
     T = denoiser.schedule.T
     # whoever names a variance wants a sampler that has one
-    whole = (FEW_STEPS if steps is None else steps) >= T or "variance" in tables.get("denoiser", {})
-    name = sampler or (FULL if whole else FEW)
+    few = steps is not None and steps < min(DEFAULT_STEPS, T) and "variance" not in tables.get("denoiser", {})
+    name = sampler or (FEW if few else FULL)
     rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
     chain = Chain.spaced(
         denoiser.schedule,
-        default_steps(denoiser, rule) if steps is None else steps,
+        _default_steps(denoiser, rule) if steps is None else steps,
         tables.get("chain", {}).get("spacing", "uniform"),
     )
     conventions: dict[str, Any] = tables.get("denoiser", {})
@@ -165,12 +164,10 @@ def prepare(
     return rule, chain, denoiser
 
 
-def default_steps(denoiser: Denoiser, rule: Sampler) -> int:
-    """50 for rules of order 2, 100 for others, or all T where the variance was learned for single steps only."""
+def _default_steps(denoiser: Denoiser, rule: Sampler) -> int:
+    """100, or all T where the variance was learned for single steps only."""
     T = denoiser.schedule.T
-    if rule.needs_variance and isinstance(denoiser.variance, Learned):
-        return T
-    return min(FEW_STEPS if rule.order == 2 else 2 * FEW_STEPS, T)
+    return T if rule.needs_variance and isinstance(denoiser.variance, Learned) else min(DEFAULT_STEPS, T)
 
 
 def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:
