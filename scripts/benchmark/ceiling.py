@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -56,12 +57,21 @@ def matrix_rate(dtype: torch.dtype, device: str, side: int, seconds: float = 2.0
 
 
 def work(spec: Spec) -> dict[str, float]:
-    """FLOPs per image of a contestant of ours, ``forward`` and ``step``, as torch counts them."""
+    """FLOPs that one more image in the batch is for a contestant of ours, ``forward`` and ``step``, as torch counts.
+
+    Left out is what a batch costs once: the embedding of the one time of a forward pass, the products of the optimiser.
+    """
+    counted = [_counted(replace(spec, batch=batch)) for batch in (1, 2)]
+    return {action: counted[1][action] - counted[0][action] for action in counted[0]}
+
+
+def _counted(spec: Spec) -> dict[str, float]:
+    """FLOPs of a whole batch."""
     contestant = CONTESTANTS[spec.contestant](spec)
     counted = {}
     for action in ("forward", "step"):
         contestant.net.train(action == "step")
         with FlopCounterMode(display=False) as counter:
             contestant.actions[action]()
-        counted[action] = counter.get_total_flops() / spec.batch
+        counted[action] = float(counter.get_total_flops())
     return counted

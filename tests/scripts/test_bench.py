@@ -47,15 +47,15 @@ def test_the_median_ratio_is_formed_within_rounds() -> None:
 
 
 def test_the_work_of_a_convolution_as_torch_counts_it() -> None:
-    """The network is linear in its work: twice the images are twice the FLOPs, so the work per image is the same.
+    """One more image is as much work for a forward pass, and three times that for a step, whatever the optimiser.
 
-    But for the one time of a forward pass, which is embedded once.
+    Backward is one product for the gradient of the input and one for that of the weights; the first layer needs only
+    the latter, and every image of a step has a time of its own to embed.
     """
-    one, two = (ceiling.work(Spec("alphabar", batch=b, size=8, net=TINY)) for b in (1, 2))
-    assert 0.99 * one["forward"] < two["forward"] < one["forward"]
-    assert one["step"] == pytest.approx(two["step"])
-    # backward: one product for the gradient of the input, one for the weights; the first layer needs only the latter
-    assert 2.5 * one["forward"] < one["step"] < 3 * one["forward"]
+    net = TINY | {"input_channels": 1, "output_channels": 1, "patch_size": 1}
+    for model in ("cifar10", "digits"):  # by Adam, and by Muon, whose own products are far more
+        one = ceiling.work(Spec("alphabar", model, size=8, net=TINY if model == "cifar10" else net))
+        assert 2.5 * one["forward"] < one["step"] < 3.1 * one["forward"]
 
 
 def test_workers_take_turns_and_answer() -> None:
