@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.contestants import CONTESTANTS
 from benchmark.spec import Spec
 
-__all__ = ["convolution_rate", "matrix_rate", "work"]
+__all__ = ["convolution_rate", "counted", "matrix_rate", "work"]
 
 # (channels in and out, side, images): what the paper's network spends its time on
 CONVOLUTIONS = ((128, 32, 8), (256, 16, 8), (256, 32, 8), (256, 8, 32), (512, 16, 8))
@@ -61,17 +61,17 @@ def work(spec: Spec) -> dict[str, float]:
 
     Left out is what a batch costs once: the embedding of the one time of a forward pass, the products of the optimiser.
     """
-    counted = [_counted(replace(spec, batch=batch)) for batch in (1, 2)]
-    return {action: counted[1][action] - counted[0][action] for action in counted[0]}
+    one, two = (counted(replace(spec, batch=batch)) for batch in (1, 2))
+    return {action: two[action] - one[action] for action in one}
 
 
-def _counted(spec: Spec) -> dict[str, float]:
+def counted(spec: Spec) -> dict[str, float]:
     """FLOPs of a whole batch."""
     contestant = CONTESTANTS[spec.contestant](spec)
-    counted = {}
+    found = {}
     for action in ("forward", "step"):
         contestant.net.train(action == "step")
         with FlopCounterMode(display=False) as counter:
             contestant.actions[action]()
-        counted[action] = float(counter.get_total_flops())
-    return counted
+        found[action] = float(counter.get_total_flops())
+    return found

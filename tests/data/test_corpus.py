@@ -15,7 +15,7 @@ from alphabar.cli.main import main
 from alphabar.data import open_source, scan
 from data.corpus import FILES, PLACES, SIDE, Case, good
 from data.pictures import write
-from tiny import SETTINGS
+from tiny import SETTINGS, files
 
 Capture = pytest.CaptureFixture[str]
 
@@ -142,11 +142,9 @@ def test_a_file_that_goes_and_comes_back_leaves_the_run_resumable(
     command = ["train", str(here / "set"), "--out", str(here / "run"), *SETTINGS, "--steps"]
     assert main([*command, "1"]) == 0
 
-    def saved() -> dict[Path, bytes]:
+    def saved() -> dict[str, bytes]:
         """Every file of the run but the note in its lock: that tells the minute of the last command."""
-        return {
-            path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file() and path.name != ".lock"
-        }
+        return {name: data for name, data in files(here / "run").items() if name != ".lock"}
 
     before = saved()
     os.utime(here / "set" / "0.png")  # decoded again, with the same result
