@@ -40,17 +40,17 @@ ACTIONS = {"forward": 1, "step": 1}
 QUICK = Path("build") / "bench"
 
 
-def peers(given: Path | None, base: Spec) -> tuple[list[Spec], list[str]]:
-    """The peers that are installed, as they ship, and in words why others are not."""
-    found, missing = [], []
+def peers(given: Path | None, base: Spec, notes: list[str]) -> list[Spec]:
+    """The peers that are installed, as they ship; ``notes`` get why others are not."""
+    found = []
     for name in (*PACKAGES, *REPOSITORIES):
         try:
             environment_python()
             sources = str(checkout(name, given).parent) if name in REPOSITORIES else ""
             found.append(replace(base, contestant=name, settings=(), sources=sources))
         except Failed as reason:
-            missing.append(str(reason))
-    return found, missing
+            notes.append(str(reason))
+    return found
 
 
 def start(spec: Spec) -> Worker:
@@ -113,7 +113,7 @@ def rates(quick: bool) -> dict[str, float]:
 
 def shares(timed: Sequence[Timed], quick: bool) -> tuple[dict[str, Any], list[str]]:
     """What each of ours reaches of the machine's fastest convolution: facts, and a table."""
-    flops = {model: work(Spec("alphabar", model, batch=1)) for model in {one.spec.model for one in timed}}
+    flops = {model: work(Spec("alphabar", model)) for model in {one.spec.model for one in timed}}
     fastest_convolution = rates(quick)
     facts = {
         "flops_per_image": flops,
@@ -129,8 +129,7 @@ def sparing(ours: Spec) -> Spec:
 
 def beside_peers(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Every contestant at the paper's network."""
-    shipped, missing = peers(given.peers_source, ours)
-    notes += missing
+    shipped = peers(given.peers_source, ours, notes)
     settings: dict[str, dict[str, Spec]] = {}
     specs = [ours, sparing(ours), replace(ours, contestant="naive", settings=())]
     if not given.quick:
@@ -164,8 +163,7 @@ def beside_plain(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tup
 
 def memory(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Bytes that one more image takes in each action: the difference between the peaks of two processes."""
-    shipped, missing = peers(given.peers_source, ours)
-    notes += missing
+    shipped = peers(given.peers_source, ours, notes)
     few, many = 1, 3 if given.quick else 9
     per_image: dict[str, dict[str, float]] = {}
     for spec in (ours, sparing(ours), *shipped):
