@@ -36,8 +36,8 @@ bench-gpu: $(VENV)/.dev $(PEERS)/.made  ## the same on one CUDA GPU, beside diff
 
 # hours: 30 minutes of processor time for each peer, 38 for ours
 quality: $(PEERS)/.made      ## quality per minute beside the peers: make quality MNIST=mnist.npz [SOURCES=DIR]
-	$(PEERS)/bin/python scripts/quality_per_minute.py $(MNIST) --who alphabar --minutes 2 6 30
-	$(PEERS)/bin/python scripts/quality_per_minute.py $(MNIST) --minutes 15 30 \
+	$(PEERS)/bin/python scripts/quality_per_minute.py mnist --source $(MNIST) --who alphabar --minutes 2 6 30
+	$(PEERS)/bin/python scripts/quality_per_minute.py mnist --source $(MNIST) --minutes 15 30 \
 		--who diffusers denoising-diffusion-pytorch pytorch-ddpm $(if $(SOURCES),--peers-source $(SOURCES))
 
 campaign: $(VENV)/.dev       ## checks that take longer; MNIST=mnist.npz for the doctor as well

@@ -1,17 +1,17 @@
-"""Quality per minute: our default recipe beside the peers' on MNIST, at equal processor time.
+"""Quality per minute: our default recipe beside the peers', at equal processor time.
 
-    .venv-peers/bin/python scripts/quality_per_minute.py mnist.npz --who alphabar --minutes 2 6 30
-    .venv-peers/bin/python scripts/quality_per_minute.py mnist.npz --who diffusers --minutes 15 30 [--seeds 0 1 2]
+    .venv-peers/bin/python scripts/quality_per_minute.py mnist --source mnist.npz --who alphabar --minutes 2 6 30
+    .venv-peers/bin/python scripts/quality_per_minute.py digits --who diffusers --minutes 2 [--seeds 0 1 2]
 
-Every contestant trains on the same 60,000 images of 32×32 on one thread for as many minutes of processor time, with
-its own defaults: network code, initialisation, loss, schedule, optimiser, rate, batch, EMA. Only the size of the
-network is brought near to ours (about a million weights, which is what trains in minutes), and no one mirrors digits.
-``--who "alphabar KEY=VALUE …"`` is ours with other settings, for the share of each part of the recipe.
+Every contestant trains on the same images (see ``quality_data.py``) on one thread for as many minutes of processor
+time, with its own defaults: network code, initialisation, loss, schedule, optimiser, rate, batch, EMA. Only the size of
+the network is brought near to that of ours for MNIST (about a million weights, which is what trains in minutes), and
+no one mirrors. ``--who "alphabar KEY=VALUE …"`` is ours with other settings, for the share of each part of the recipe.
 
 All are judged alike: 1,000 samples of the averaged weights by DDIM in 50 steps, Fréchet distance to the training images
-in the features of a classifier of MNIST that none was tuned on. A peer is judged on its way, at each of the minutes;
-ours, whose rate falls to 0 at its end, is trained once for each. Results are added to those that
-docs/results/quality-per-minute.json has. ``make quality`` makes the environment and runs what the table shows.
+in features that none was tuned on. A peer is judged on its way, at each of the minutes; ours, whose rate falls to 0 at
+its end, is trained once for each. Results are added to those that docs/results/quality-per-minute.json has (for other
+images than MNIST, quality-per-minute-NAME.json). ``make quality`` makes the environment and runs what MNIST's shows.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ import torch
 from benchmark import loops
 from benchmark.contestants import stand_in
 from benchmark.sources import checkout
-from mnist32 import need_classifier, padded
+from quality_data import TASKS
 from results import RESULTS, machine, write
 from torch import Tensor, nn
 
 import alphabar as ab
 from alphabar.base.allocator import keep_freed_memory
 from alphabar.data.batch import Images
-from alphabar.evaluation.features.classifier import open_classifier
+from alphabar.evaluation.features import open_features
 from alphabar.evaluation.frechet import frechet_distance
 from alphabar.evaluation.moments import Moments
 from alphabar.evaluation.pictures import enlarge, grid, write_png
@@ -51,7 +51,6 @@ from alphabar.runtime.config import from_tables, merge, override
 from alphabar.runtime.recipes import for_length, recipe
 from alphabar.training.trainer import Run, build, fit
 
-SHAPE = (1, 32, 32)
 SAMPLES, HOPS = 1000, 50
 
 
@@ -64,25 +63,26 @@ class Peer:
     loop: loops.Loop
     schedule: ab.schedules.Linear | ab.schedules.Sigmoid
     prediction: ab.Eps | ab.V
+    shape: tuple[int, int, int]
     call: Callable[..., Tensor] = lambda net, x, t: net(x, t)
 
     def denoiser(self) -> ab.Denoiser:
         net = self.loop.averaged().eval()
         schedule, variance = self.schedule.build(), ab.FixedSmall()
         return ab.Denoiser(
-            lambda x, t: self.call(net, x, t), schedule, shape=SHAPE, prediction=self.prediction, variance=variance
+            lambda x, t: self.call(net, x, t), schedule, shape=self.shape, prediction=self.prediction, variance=variance
         )
 
 
-def diffusers() -> Peer:
+def diffusers(shape: tuple[int, int, int]) -> Peer:
     """The unconditional training example, with a network of four resolutions."""
     from diffusers import UNet2DModel
     from diffusers.optimization import get_scheduler
 
     net = UNet2DModel(
-        sample_size=32,
-        in_channels=1,
-        out_channels=1,
+        sample_size=shape[1],
+        in_channels=shape[0],
+        out_channels=shape[0],
         layers_per_block=2,
         block_out_channels=(32, 32, 64, 64),
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
@@ -90,32 +90,32 @@ def diffusers() -> Peer:
     )
     epochs = partial(get_scheduler, "cosine", num_warmup_steps=500, num_training_steps=100 * 60_000 // 16)
     loop = loops.diffusers(net, rate=lambda optimizer: epochs(optimizer=optimizer))
-    return Peer(net, 16, loop, ab.schedules.Linear(), ab.Eps(), lambda net, x, t: net(x, t).sample)
+    return Peer(net, 16, loop, ab.schedules.Linear(), ab.Eps(), shape, lambda net, x, t: net(x, t).sample)
 
 
-def denoising_diffusion_pytorch() -> Peer:
+def denoising_diffusion_pytorch(shape: tuple[int, int, int]) -> Peer:
     """The defaults of its Trainer and GaussianDiffusion: v, the sigmoid schedule, batch 16."""
     stand_in("torchvision", "pytorch_fid")
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
-    net, schedule = Unet(dim=16, dim_mults=(1, 2, 4, 4), channels=1), ab.schedules.Sigmoid()
-    diffusion = GaussianDiffusion(net, image_size=32)
+    net, schedule = Unet(dim=16, dim_mults=(1, 2, 4, 4), channels=shape[0]), ab.schedules.Sigmoid()
+    diffusion = GaussianDiffusion(net, image_size=shape[1])
     assert torch.allclose(diffusion.alphas_cumprod.double(), schedule.build().alpha_bar[1:], atol=1e-4)
-    return Peer(net, 16, loops.denoising_diffusion_pytorch(diffusion), schedule, ab.V())
+    return Peer(net, 16, loops.denoising_diffusion_pytorch(diffusion), schedule, ab.V(), shape)
 
 
-def pytorch_ddpm(sources: Path) -> Peer:
+def pytorch_ddpm(shape: tuple[int, int, int], sources: Path) -> Peer:
     """The defaults of its main.py: batch 128, warm-up over 5,000 steps, EMA 0.9999."""
     sys.path.insert(0, str(sources))
     stand_in("tensorboardX", "score", "torchvision")
     from model import UNet
 
     net = UNet(T=1000, ch=32, ch_mult=[1, 2, 2, 2], attn=[1], num_res_blocks=1, dropout=0.1)
-    net.head = nn.Conv2d(1, 32, 3, padding=1)
-    net.tail[-1] = nn.Conv2d(32, 1, 3, padding=1)
+    net.head = nn.Conv2d(shape[0], 32, 3, padding=1)
+    net.tail[-1] = nn.Conv2d(32, shape[0], 3, padding=1)
     nn.init.xavier_uniform_(net.tail[-1].weight, gain=1e-5)
     nn.init.zeros_(net.tail[-1].bias)
-    return Peer(net, 128, loops.pytorch_ddpm(net), ab.schedules.Linear(), ab.Eps())
+    return Peer(net, 128, loops.pytorch_ddpm(net), ab.schedules.Linear(), ab.Eps(), shape)
 
 
 @dataclass(frozen=True)
@@ -174,14 +174,19 @@ def train_ours(data: Images, settings: list[str], goals: list[float], seed: int)
 
 
 class Judge:
-    """Fréchet distance of samples to the training images, in the features of the classifier ``mnist``."""
+    """Fréchet distance of samples to the training images, and of as many images as there are of ``test``."""
 
-    def __init__(self, train: Tensor, test: Tensor) -> None:
-        self.features = open_classifier("mnist")
+    def __init__(self, features: str, train: Tensor, test: Tensor) -> None:
+        self.features = open_features(features)
         self.real = self.moments(train)
-        self.floor = self.distance(
-            test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:SAMPLES]]
-        )
+        unseen = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:SAMPLES]]
+        self.facts = {
+            "features": features,
+            "images": len(train),
+            "shape": list(train.shape[1:]),
+            "floor": self.distance(unseen),
+            "floor_images": len(unseen),
+        }
 
     def moments(self, images: Tensor) -> Moments:
         parts = (images[i : i + 500] for i in range(0, len(images), 500))
@@ -197,27 +202,59 @@ class Judge:
         return self.distance(images)
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The table: one line for each contestant and length."""
+def page(task: str) -> str:
+    """The name of the page that holds the results for a task."""
+    return "quality-per-minute" if task == "mnist" else f"quality-per-minute-{task}"
+
+
+def rows_of(found: dict[str, Any]) -> dict[tuple[str, float], list[dict[str, Any]]]:
+    """The measurements of every recipe and length, one for each seed."""
     rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for row in found["rows"]:
+    for row in sorted(found["rows"], key=lambda row: row["seed"]):
         rows.setdefault((row["who"], row["goal"]), []).append(row)
-    table = []
-    for (who, minutes), several in sorted(rows.items()):
+    return dict(sorted(rows.items()))
+
+
+def lines(task: str, found: dict[str, Any]) -> list[str]:
+    """The table of recipes, the figure, and the table of what changes to ours do."""
+    rows = rows_of(found)
+    recipes, changes = [], []
+    for (who, minutes), several in rows.items():
         first, distances = several[0], " / ".join(f"{row['distance']:.3g}" for row in several)
-        table.append(
-            f"| {who} | {first['weights']:,} | {minutes:g} | {first['steps']:,} × {first['batch']} | {distances} |"
-        )
-    return [
-        f"MNIST, 60,000 images of 32×32, one thread. {SAMPLES:,} samples by DDIM in {HOPS} steps, averaged weights; "
-        f"Fréchet distance to the training images in the features of a classifier; of {SAMPLES:,} test images it is "
-        f"**{found['floor']:.3g}**.",
+        name, *settings = who.split()
+        facts = f"{minutes:g} | {first['steps']:,} × {first['batch']} | {distances}"
+        if not settings:
+            recipes.append(f"| {name} | {first['weights']:,} | {facts} |")
+            continue
+        plain = {row["seed"]: row["distance"] for row in rows.get((name, minutes), ())}
+        ratios = [row["distance"] / plain[row["seed"]] for row in several if row["seed"] in plain]
+        worse = f"{statistics.geometric_mean(ratios):.2g}" if ratios else "–"
+        changes.append(f"| `{' '.join(settings)}` | {facts} | {worse} |")
+    size = "×".join(map(str, found["shape"]))
+    page_of_recipes = [
+        f"{task}, {found['images']:,} images of {size}, one thread. {SAMPLES:,} samples by DDIM in {HOPS} steps, "
+        f"averaged weights; Fréchet distance to the training images in the features `{found['features']}`; of "
+        f"{found['floor_images']:,} images that nobody trained on it is **{found['floor']:.3g}**.",
         "",
         "| recipe | weights | minutes of processor time | steps × batch | Fréchet distance, one value per seed |",
         "|---|---|---|---|---|",
-        *table,
+        *recipes,
         "",
-        "![Fréchet distance against minutes of processor time](quality-per-minute.png)",
+        f"![Fréchet distance against minutes of processor time]({page(task)}.png)",
+    ]
+    if not changes:
+        return page_of_recipes
+    return [
+        *page_of_recipes,
+        "",
+        "## The share of each part",
+        "",
+        "Our recipe with one part changed, at equal processor time; the last column is its distance over that of the "
+        "recipe as it is, same seeds.",
+        "",
+        "| changed | minutes of processor time | steps × batch | Fréchet distance, one value per seed | ratio |",
+        "|---|---|---|---|---|",
+        *changes,
     ]
 
 
@@ -239,7 +276,7 @@ def plot(found: dict[str, Any], file: Path) -> None:
         axes.fill_between(
             minutes, [min(at[m]) for m in minutes], [max(at[m]) for m in minutes], color=line.get_color(), alpha=0.2
         )
-    axes.axhline(found["floor"], color="grey", linestyle="--", label=f"{SAMPLES:,} test images")
+    axes.axhline(found["floor"], color="grey", linestyle="--", label="real images")
     axes.set(xscale="log", yscale="log", xlabel="minutes of processor time, one thread", ylabel="Fréchet distance")
     axes.set_xticks(sorted({m for at in curves.values() for m in at}))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -249,23 +286,25 @@ def plot(found: dict[str, Any], file: Path) -> None:
     plt.close(figure)
 
 
-def keep(who: str, seed: int, trained: Trained, distance: float, floor: float) -> None:
+def keep(task: str, who: str, seed: int, trained: Trained, distance: float, judged: dict[str, Any]) -> None:
     """Add a row to what was measured before, in place of one of the same contestant, seed and goal."""
-    file = RESULTS / "quality-per-minute.json"
+    file = RESULTS / f"{page(task)}.json"
     before = json.loads(file.read_text())["rows"] if file.exists() else []
     facts = {key: value for key, value in vars(trained).items() if key != "denoiser"}
     facts["minutes"] = round(trained.minutes, 2)
     on = {key: machine()[key] for key in ("date", "processor", "torch")}
     row = {"who": who, "seed": seed, **facts, "distance": distance, "on": on}
     others = [old for old in before if (old["who"], old["seed"], old["goal"]) != (who, seed, trained.goal)]
-    found = {"floor": floor, "rows": [*others, row]}
-    plot(found, RESULTS / "quality-per-minute.png")
-    write("quality-per-minute", "Quality per minute", found, lines(found))
+    found = {**judged, "rows": [*others, row]}
+    plot(found, RESULTS / f"{page(task)}.png")
+    title = "Quality per minute" if task == "mnist" else f"Quality per minute: {task}"
+    write(page(task), title, found, lines(task, found))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mnist", type=Path)
+    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("--source", type=Path, help="where the data is, for tasks that need it")
     parser.add_argument("--who", nargs="+", required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 6, 30])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -273,15 +312,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    files = padded(arguments.mnist, arguments.runs)
-    need_classifier(files[0])
-    data, test = (ab.open_source(str(file)) for file in files)
-    pixels, unseen = (torch.from_numpy(np.array(images.pixels)) for images in (data, test))
-    judge = Judge(pixels, unseen)
+    task = TASKS[arguments.task](arguments.source, arguments.runs)
+    pixels, unseen = (torch.from_numpy(np.array(images.pixels)) for images in (task.train, task.test))
+    judge, shape = Judge(task.features, pixels, unseen), task.train.shape
     makers: dict[str, Callable[[], Peer]] = {
-        "diffusers": diffusers,
-        "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
-        "pytorch-ddpm": lambda: pytorch_ddpm(checkout("pytorch-ddpm", arguments.peers_source)),
+        "diffusers": lambda: diffusers(shape),
+        "denoising-diffusion-pytorch": lambda: denoising_diffusion_pytorch(shape),
+        "pytorch-ddpm": lambda: pytorch_ddpm(shape, checkout("pytorch-ddpm", arguments.peers_source)),
     }
 
     def training(who: str, seed: int) -> Iterator[Trained]:
@@ -291,13 +328,14 @@ def main() -> None:
         name, *settings = who.split()
         if name != "alphabar":
             raise SystemExit(f"--who: got {who}, need alphabar or one of {', '.join(makers)}")
-        return train_ours(data, settings, arguments.minutes, seed)
+        return train_ours(task.train, settings, arguments.minutes, seed)
 
     for seed in arguments.seeds:
         for who in arguments.who:
             for trained in training(who, seed):
-                picture = f"{re.sub(r'[^a-z0-9.]+', '-', who)}-{seed}-{trained.goal:g}.png"
-                keep(who, seed, trained, judge(trained.denoiser, arguments.runs / picture), judge.floor)
+                picture = f"{arguments.task}-{re.sub(r'[^a-z0-9.]+', '-', who)}-{seed}-{trained.goal:g}.png"
+                distance = judge(trained.denoiser, arguments.runs / picture)
+                keep(arguments.task, who, seed, trained, distance, judge.facts)
 
 
 if __name__ == "__main__":

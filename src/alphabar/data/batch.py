@@ -116,7 +116,6 @@ class Images:
         for start in range(0, len(chosen), rows):
             pixels[start : start + rows] = self.pixels[chosen[start : start + rows]]
         labels = None if self.labels is None else self.labels[chosen]
-        labels = None if self.labels is None else self.labels[chosen]
         survey = self.survey
         if survey is not None:
             survey = dataclasses.replace(survey, files=tuple(survey.files[n] for n in chosen.tolist()))

@@ -1,0 +1,64 @@
+"""The tables of ``make quality``, from measurements made up here, and the images that its other tasks train on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alphabar.base.errors import ConfigError
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+if not SCRIPTS.is_dir():
+    pytest.skip("an installed package has no scripts", allow_module_level=True)
+sys.path.insert(0, str(SCRIPTS))
+
+from quality_data import TASKS  # noqa: E402
+from quality_per_minute import lines, page  # noqa: E402
+
+
+def row(who: str, seed: int, distance: float, goal: float = 2.0) -> dict[str, Any]:
+    return {"who": who, "seed": seed, "goal": goal, "steps": 300, "batch": 32, "weights": 1000, "distance": distance}
+
+
+def test_a_change_is_compared_with_the_recipe_of_the_same_seeds_and_minutes() -> None:
+    found = {
+        "features": "pixels",
+        "images": 1797,
+        "shape": [1, 8, 8],
+        "floor": 0.5,
+        "floor_images": 300,
+        "rows": [
+            row("alphabar", 1, 20.0),
+            row("alphabar", 0, 10.0),
+            row("alphabar optim.lr=1e-3", 0, 20.0),
+            row("alphabar optim.lr=1e-3", 1, 160.0),
+            row("alphabar optim.lr=1e-3", 0, 30.0, goal=6.0),
+            row("diffusers", 0, 99.0),
+        ],
+    }
+    text = "\n".join(lines("digits", found))
+    assert "| alphabar | 1,000 | 2 | 300 × 32 | 10 / 20 |" in text
+    assert "| diffusers | 1,000 | 2 | 300 × 32 | 99 |" in text
+    # the geometric mean of 20/10 and 160/20; after six minutes there is nothing to compare with
+    assert "| `optim.lr=1e-3` | 2 | 300 × 32 | 20 / 160 | 4 |" in text
+    assert "| `optim.lr=1e-3` | 6 | 300 × 32 | 30 | – |" in text
+    assert "1,797 images of 1×8×8" in text
+    assert page("digits") in text
+
+
+def test_no_image_is_both_trained_on_and_unseen(tmp_path: Path) -> None:
+    for name, count in (("digits", 1497), ("pink", 1000)):
+        task = TASKS[name](None, tmp_path)
+        assert len(task.train) == count
+        assert task.train.shape == task.test.shape
+        seen = {image.tobytes() for image in np.asarray(task.train.pixels)}
+        assert sum(image.tobytes() in seen for image in np.asarray(task.test.pixels)) == 0
+
+
+def test_a_task_that_needs_a_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mnist needs the place of its data"):
+        TASKS["mnist"](None, tmp_path)
