@@ -5,6 +5,7 @@
 - ``peers``: the paper's CIFAR-10 network, 8 images: forward pass and training step of ours, of each peer as it ships,
   and of each peer in the fastest setting found by trying. All take turns, on the same threads.
 - ``plain``: our networks for digits and MNIST against the same networks in a plain loop.
+- ``convolutions`` in their two forms, and which of them is chosen.
 - ``memory`` per image of a training step and of a forward pass.
 - ``laws`` of growth: time and memory against batch, image size, channels and chain length, beside their work.
 - ``promises``: what this version promises (``benchmark/promises.py``).
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark import promises, scaling, tables
+from benchmark import convolutions, promises, scaling, tables
 from benchmark.ceiling import convolution_rate, work
 from benchmark.race import OURS, Failed, Timed, Worker, race
 from benchmark.sources import HOME, PACKAGES, REPOSITORIES, checkout, environment_python
@@ -161,6 +162,12 @@ def beside_plain(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tup
     return {**facts, "timed": [tables.plain(one) for one in timed]}, [*tables.beside_plain(pairs), *shared]
 
 
+def both_forms(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """3×3 convolutions, direct and by Winograd."""
+    measured = convolutions.measure(((1, 8, 8, 8),), 1) if given.quick else convolutions.measure()
+    return {"convolutions": measured}, tables.convolutions(measured)
+
+
 def memory(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Bytes that one more image takes in each action: the difference between the peaks of two processes."""
     shipped = peers(given.peers_source, ours, notes)
@@ -200,6 +207,7 @@ def promised(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[d
 PARTS: dict[str, Callable[[Spec, argparse.Namespace, list[str]], tuple[dict[str, Any], list[str]]]] = {
     "peers": beside_peers,
     "plain": beside_plain,
+    "convolutions": both_forms,
     "memory": memory,
     "laws": growth,
     "promises": promised,

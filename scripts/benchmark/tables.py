@@ -12,7 +12,17 @@ from benchmark import scaling
 from benchmark.race import Timed, median_ratio
 from benchmark.spec import Spec
 
-__all__ = ["beside_peers", "beside_plain", "laws", "memory", "not_measured", "plain", "shares", "versions"]
+__all__ = [
+    "beside_peers",
+    "beside_plain",
+    "convolutions",
+    "laws",
+    "memory",
+    "not_measured",
+    "plain",
+    "shares",
+    "versions",
+]
 
 NAMES = {"forward": "forward", "step": "training step"}
 
@@ -112,6 +122,28 @@ def shares(timed: Sequence[Timed], flops: Mapping[str, Mapping[str, float]], rat
                 f"| {one.spec.label} | {one.spec.model} | {name} | {count / 1e9:.3g} | {reached / 1e9:.3g} | "
                 f"{100 * reached / rate:.0f} % |"
             )
+    return [*lines, ""]
+
+
+def convolutions(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Both forms of every shape; the chosen one in bold."""
+    lines = [
+        "## Convolutions",
+        "",
+        "3×3, float32, channels innermost: median milliseconds of the direct form and of Winograd's F(4×4, 3×3), in "
+        "turns. The bold one is chosen.",
+        "",
+        "| images, channels, side | forward, direct | Winograd | with backward, direct | Winograd |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        n, channels, out_channels, side = row["shape"]
+        cells = []
+        for action in ("forward", "step"):
+            for form in ("direct", "winograd"):
+                text = f"{row[action][form]:.3g}"
+                cells.append(f"**{text}**" if row[action]["chosen"] == form else text)
+        lines.append(f"| {n}, {channels} → {out_channels}, {side}×{side} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

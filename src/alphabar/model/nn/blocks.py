@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alphabar.model.nn.winograd import Conv3x3
+
 __all__ = ["AttentionBlock", "DownSample", "ResnetBlock", "UpSample", "initialise_small"]
 
 
@@ -52,11 +54,11 @@ class ResnetBlock(nn.Module):
         self.out_channels = out_channels
         self.act_fn = nn.SiLU()
         self.normalize_1 = nn.GroupNorm(norm_groups, in_channels, eps=norm_eps)
-        self.conv_1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding="same")
+        self.conv_1 = Conv3x3(in_channels, out_channels)
         self.dense_1 = nn.Linear(time_emb_dims, out_channels)
         self.normalize_2 = nn.GroupNorm(norm_groups, out_channels, eps=norm_eps)
         self.dropout = (nn.Dropout2d if channel_dropout else nn.Dropout)(p=dropout_rate)
-        self.conv_2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding="same")
+        self.conv_2 = Conv3x3(out_channels, out_channels)
         self.match_input: nn.Module = nn.Identity()
         if in_channels != out_channels:
             self.match_input = nn.Conv2d(in_channels, out_channels, kernel_size=1)
@@ -101,7 +103,7 @@ class UpSample(nn.Module):
         super().__init__()
         self.upsample = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.Conv2d(in_channels, in_channels, kernel_size=3, padding=1),
+            Conv3x3(in_channels, in_channels),
         )
 
     def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:

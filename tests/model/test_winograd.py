@@ -1,0 +1,100 @@
+"""3×3 convolutions by Winograd: the same function as the direct form, with its gradients, chosen where it pays."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from alphabar.model.nn import UNet, winograd
+from alphabar.model.nn.winograd import Conv3x3, pays, winograd_conv
+
+
+# sides that tiles of four fill and do not fill, one tile and several, one position
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (1, 5), (4, 12), (1, 1), (6, 3)])
+@pytest.mark.parametrize("chunk", [1, 2**30], ids=["image by image", "at once"])
+def test_values_and_gradients_are_those_of_the_direct_form(
+    height: int, width: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(height * width)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    inputs = drawn(3, 5, height, width), drawn(4, 5, 3, 3), drawn(4)
+    ours, direct = winograd_conv(*inputs), functional.conv2d(*inputs, padding=1)
+    assert torch.allclose(ours, direct, rtol=0, atol=1e-12)
+    g = torch.randn(direct.shape, generator=generator, dtype=torch.float64)
+    for mine, theirs in zip(torch.autograd.grad(ours, inputs, g), torch.autograd.grad(direct, inputs, g), strict=True):
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_only_the_gradients_that_are_asked_for() -> None:
+    x, weight, bias = torch.randn(2, 3, 4, 4), torch.randn(3, 3, 3, 3, requires_grad=True), torch.randn(3)
+    winograd_conv(x, weight, bias).sum().backward()
+    assert weight.grad is not None
+    assert x.grad is None
+
+
+def test_rounding_in_float32_is_small() -> None:
+    """Within ten units of the last place of the result's size, with 256 channels."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 256, 16, 16, generator=generator)
+    weight = torch.randn(64, 256, 3, 3, generator=generator) / 48
+    exact = functional.conv2d(x.double(), weight.double(), padding=1)
+    error = winograd_conv(x, weight, torch.zeros(64)) - exact
+    assert error.square().mean().sqrt() < 5e-6 * exact.square().mean().sqrt()
+
+
+def wide(side: int = 32, channels: int = 256, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images as the network has them, channels innermost, and a kernel: no memory is touched."""
+    images = torch.empty(batch, channels, side, side).to(memory_format=torch.channels_last)
+    return images, torch.empty(channels, channels, 3, 3)
+
+
+def on_avx2(monkeypatch: pytest.MonkeyPatch, capability: str = "AVX2") -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
+
+def test_it_is_chosen_for_many_channels_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch)
+    assert pays(*wide())
+    assert not pays(*wide(channels=32))
+    assert not pays(*wide(side=4)), "8 tiles do not repay the kernel's transform"
+    assert pays(*wide(side=4, batch=256))
+    assert not pays(*wide(side=5, batch=256)), "of tiles that are mostly padding nothing is saved"
+
+
+def test_it_is_not_tried_where_it_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch, "AVX512")
+    assert not pays(*wide())
+    on_avx2(monkeypatch)
+    x, weight = wide()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not pays(x, weight)
+    assert not pays(x.double(), weight.double())
+    assert not pays(x.to("meta"), weight.to("meta"))
+    assert not pays(x.contiguous(), weight)
+
+
+def test_a_network_computes_the_same_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs and every gradient, to rounding in float32."""
+    torch.manual_seed(0)
+    net = UNet(1, 1, 1, 16, (1, 2), (False, False), 0.0, norm_groups=4, total_time_steps=None, small_init=False)
+    net = net.to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(net)
+    x, t = torch.randn(2, 1, 8, 8).to(memory_format=torch.channels_last), torch.tensor([3, 700])
+    direct = net(x, t)
+    direct.square().sum().backward()
+    monkeypatch.setattr(winograd, "pays", lambda x, weight: True)
+    called = []
+    monkeypatch.setattr(winograd, "winograd_conv", lambda *given: called.append(1) or winograd_conv(*given))
+    ours = twin(x, t)
+    ours.square().sum().backward()
+    assert len(called) == sum(isinstance(module, Conv3x3) for module in net.modules()) > 10
+    assert torch.allclose(ours, direct, rtol=1e-4, atol=1e-4)
+    for mine, theirs in zip(twin.parameters(), net.parameters(), strict=True):
+        assert (mine.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-5
