@@ -1,6 +1,6 @@
 """Speed and memory beside the peers. ``make bench`` runs it; results go to ``docs/results/bench.*`` and ``speed.*``.
 
-    python scripts/bench.py [--parts PART ...] [--run RUN] [--peers-source DIR] [--quick]
+    python scripts/bench.py [--parts PART ...] [--run RUN] [--peers-source DIR] [--same-settings] [--quick]
 
 - ``peers``: the paper's CIFAR-10 network, 8 images: forward pass and training step of ours, of each peer as it ships,
   and of each peer in the fastest setting found by trying. All take turns, on the same threads.
@@ -9,6 +9,8 @@
 - ``memory`` per image of a training step and of a forward pass.
 - ``laws`` of growth: time and memory against batch, image size, channels and chain length, beside their work.
 - ``promises``: what this version promises (``benchmark/promises.py``).
+
+The fastest settings of the peers take most of the time to find; ``--same-settings`` takes those found the last time.
 
 The first two also measure the fastest 3×3 convolution of the machine, and say what share of it ours reaches. Each part
 is kept as soon as it is measured, beside what was measured of the others before.
@@ -104,6 +106,14 @@ def fastest(shipped: Spec, notes: list[str], *, quick: bool) -> dict[str, Spec]:
     return {action: min(tried, key=lambda one: one.median(action)).spec for action in ACTIONS} if tried else {}
 
 
+def found_before(shipped: Spec, where: Path) -> dict[str, Spec]:
+    """The fastest settings of a peer as they were found the last time; empty if they were not."""
+    file = where / "bench.json"
+    parts = json.loads(file.read_text())["parts"] if file.exists() else {}
+    settings = parts.get("peers", {}).get("fastest", {}).get(shipped.contestant, {})
+    return {action: replace(shipped, settings=tuple(several)) for action, several in settings.items()}
+
+
 def rates(quick: bool) -> dict[str, float]:
     """The fastest 3×3 convolution in each precision that the machine has, in FLOP/s."""
     found = {"fp32": convolution_rate(seconds=0.1 if quick else 1.5)}
@@ -136,7 +146,8 @@ def beside_peers(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tup
     if not given.quick:
         specs.append(replace(ours, settings=(*ours.settings, "compile")))
     for spec in shipped:
-        best = fastest(spec, notes, quick=given.quick)
+        best = found_before(spec, folder(given)) if given.same_settings else {}
+        best = best or fastest(spec, notes, quick=given.quick)
         if best:
             settings[spec.contestant] = best
             specs += {one.label: one for one in (spec, *best.values())}.values()
@@ -144,6 +155,7 @@ def beside_peers(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tup
     facts, shared = shares(timed, given.quick)
     facts |= {
         "timed": [tables.plain(one) for one in timed],
+        "fastest": {who: {action: spec.settings for action, spec in best.items()} for who, best in settings.items()},
         "versions": tables.versions(environment_python()) if settings else {},
         "commits": {name: commit for name, (_, commit) in REPOSITORIES.items()},
     }
@@ -237,6 +249,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--run", type=Path, help="a run for `alphabar sample`; without it, a fresh one of one step")
     parser.add_argument("--peers-source", type=Path, help="folder with pytorch-ddpm/ and guided-diffusion/")
+    parser.add_argument("--same-settings", action="store_true", help="the peers' fastest settings of the last time")
     parser.add_argument("--quick", action="store_true", help="only show that everything runs")
     given = parser.parse_args()
     batch, settings = 1 if given.quick else 8, ("bf16",) if has_bf16() else ()

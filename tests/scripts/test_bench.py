@@ -17,7 +17,8 @@ if not SCRIPTS.is_dir():
     pytest.skip("an installed package has no scripts", allow_module_level=True)
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmark import ceiling, scaling, tables  # noqa: E402
+from bench import found_before  # noqa: E402
+from benchmark import ceiling, convolutions, scaling, tables  # noqa: E402
 from benchmark.contestants import CONTESTANTS, stand_in  # noqa: E402
 from benchmark.race import Timed, Worker, median_ratio, race  # noqa: E402
 from benchmark.spec import Spec  # noqa: E402
@@ -126,3 +127,24 @@ def test_empty_modules_stand_in_for_imports(monkeypatch: pytest.MonkeyPatch) -> 
     from no_such_package.deep.inside import anything
 
     assert isinstance(transforms, type) and isinstance(anything, type)
+
+
+def test_the_fastest_settings_of_the_last_time(tmp_path: Path) -> None:
+    shipped = replace(OURS, contestant="diffusers", settings=())
+    assert found_before(shipped, tmp_path) == {}
+    last = {"parts": {"peers": {"fastest": {"diffusers": {"forward": ["channels_last"], "step": []}}}}}
+    (tmp_path / "bench.json").write_text(json.dumps(last))
+    assert found_before(shipped, tmp_path) == {
+        "forward": replace(shipped, settings=("channels_last",)),
+        "step": shipped,
+    }
+    assert found_before(replace(shipped, contestant="guided-diffusion"), tmp_path) == {}
+
+
+def test_both_forms_of_a_convolution_are_timed() -> None:
+    rows = convolutions.measure(((1, 8, 8, 8), (2, 8, 16, 4)), rounds=1)
+    assert [row["shape"] for row in rows] == [(1, 8, 8, 8), (2, 8, 16, 4)]
+    # too few channels for the sums to pay, whatever the processor
+    assert {row[action]["chosen"] for row in rows for action in ("forward", "step")} == {"direct"}
+    page = "\n".join(tables.convolutions(rows))
+    assert re.search(r"\| 2, 8 → 16, 4×4 \| \*\*[\d.e-]+\*\* \| [\d.e-]+ \| \*\*[\d.e-]+\*\* \| [\d.e-]+ \|", page)
