@@ -12,6 +12,16 @@ from alphabar.model.nn import UNet, winograd
 from alphabar.model.nn.winograd import Conv3x3, pays, winograd_conv
 
 
+def wide(side: int = 32, channels: int = 256, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images as the network has them, channels innermost, and a kernel: no memory is touched."""
+    images = torch.empty(batch, channels, side, side).to(memory_format=torch.channels_last)
+    return images, torch.empty(channels, channels, 3, 3)
+
+
+def on_avx2(monkeypatch: pytest.MonkeyPatch, capability: str = "AVX2") -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
+
 # sides that tiles of four fill and do not fill, one tile and several, one position
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (1, 5), (4, 12), (1, 1), (6, 3)])
 @pytest.mark.parametrize("chunk", [1, 2**30], ids=["image by image", "at once"])
@@ -39,6 +49,27 @@ def test_only_the_gradients_that_are_asked_for() -> None:
     assert x.grad is None
 
 
+def test_gradients_can_be_differentiated() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 2, 5, 6), (3, 2, 3, 3), (3,)
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    assert torch.autograd.gradgradcheck(winograd_conv, inputs)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # by torch itself
+def test_functional_transforms_go_through_the_direct_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch)
+    conv = Conv3x3(128, 128).to(memory_format=torch.channels_last)
+    x, tangent = (torch.randn(1, 128, 32, 32).to(memory_format=torch.channels_last) for _ in range(2))
+    assert pays(x, conv.weight)
+    linear = conv(tangent) - conv.bias[:, None, None]
+    assert torch.allclose(torch.func.jvp(conv, (x,), (tangent,))[1], linear, atol=1e-4)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        assert torch.allclose(torch.autograd.forward_ad.unpack_dual(conv(dual)).tangent, linear, atol=1e-4)
+    assert torch.allclose(torch.func.vmap(conv)(x[None])[0], conv(x), atol=1e-4)
+
+
 def test_rounding_in_float32_is_small() -> None:
     """Within ten units of the last place of the result's size, with 256 channels."""
     generator = torch.Generator().manual_seed(0)
@@ -47,16 +78,6 @@ def test_rounding_in_float32_is_small() -> None:
     exact = functional.conv2d(x.double(), weight.double(), padding=1)
     error = winograd_conv(x, weight, torch.zeros(64)) - exact
     assert error.square().mean().sqrt() < 5e-6 * exact.square().mean().sqrt()
-
-
-def wide(side: int = 32, channels: int = 256, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images as the network has them, channels innermost, and a kernel: no memory is touched."""
-    images = torch.empty(batch, channels, side, side).to(memory_format=torch.channels_last)
-    return images, torch.empty(channels, channels, 3, 3)
-
-
-def on_avx2(monkeypatch: pytest.MonkeyPatch, capability: str = "AVX2") -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
 
 
 def test_it_is_chosen_for_many_channels_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 __all__ = ["Conv3x3", "pays", "winograd_conv"]
@@ -218,28 +218,33 @@ class _Winograd(torch.autograd.Function):
         return out.permute(0, 3, 1, 2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated: by torch's own functions, which are
+            direct, once = torch.ops.aten.convolution_backward, (1, 1)
+            found: tuple[Tensor | None, Tensor | None, Tensor | None] = direct(
+                g, x, weight, [len(weight)], once, once, once, False, (0, 0), 1, ctx.needs_input_grad
+            )
+            return found
         images, g = x.permute(0, 2, 3, 1), g.permute(0, 2, 3, 1)
         for_x, for_weight, for_bias = ctx.needs_input_grad
         kernel = _kernel_points(weight)
-        of_x, of_kernel = torch.empty_like(images), torch.zeros_like(kernel)
+        of_images, of_kernel = torch.empty_like(images), torch.zeros_like(kernel)
         for part in _parts(images, *weight.shape[:2]):
             m = _points_of_gradient(g[part])
             if for_x:
-                of_x[part] = _gradient_of_input(torch.bmm(m, kernel), images[part].shape)
+                of_images[part] = _gradient_of_input(torch.bmm(m, kernel), images[part].shape)
             if for_weight:
                 of_kernel.baddbmm_(m.transpose(1, 2), _points(images[part]))
         return (
-            of_x.permute(0, 3, 1, 2) if for_x else None,
+            of_images.permute(0, 3, 1, 2) if for_x else None,
             _gradient_of_kernel(of_kernel) if for_weight else None,
             g.sum((0, 1, 2)) if for_bias else None,
         )
 
 
 def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``functional.conv2d(x, weight, bias, padding=1)``, differentiable once.
+    """``functional.conv2d(x, weight, bias, padding=1)``, with gradients of its own.
 
     ``x`` float32 [B, C, H, W], best with channels innermost, ``weight`` [O, C, 3, 3], ``bias`` [O] → [B, O, H, W].
     """
@@ -252,13 +257,16 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
     It saves multiplications in proportion to C·O·tiles, and pays for it with sums in proportion to (C + O)·tiles and
     with the transformed kernel, C·O. Where processors multiply faster than those with AVX2 do (AVX-512, bfloat16, GPUs)
-    it is not known to, and not tried; nor under ``torch.compile``, which has better things to do with sums.
+    it is not known to, and not tried; nor under ``torch.compile``, which has better things to do with sums, nor where
+    ``torch.func`` or forward-mode differentiation needs to see inside.
     """
     if (
         x.device.type != "cpu"
         or x.dtype != torch.float32
         or torch.is_autocast_enabled("cpu")
         or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
         or torch.backends.cpu.get_cpu_capability() != "AVX2"
         or not x.is_contiguous(memory_format=torch.channels_last)
     ):
