@@ -154,6 +154,29 @@ def test_what_samples_unless_it_is_said(sampler, steps, expected, variance):
     assert (type(rule), len(chain)) == expected
 
 
+@pytest.mark.parametrize(
+    ("shape", "T", "settings", "sampler", "expected"),
+    [
+        ((1, 16, 16), 200, [], None, (ab.samplers.Ancestral, 100)),
+        ((3, 2, 17), 200, [], None, (ab.samplers.SDEDPMSolverPP2M, 50)),
+        ((3, 32, 32), 60, [], None, (ab.samplers.SDEDPMSolverPP2M, 50)),
+        ((3, 32, 32), 50, [], None, (ab.samplers.Ancestral, 50)),
+        ((3, 32, 32), 200, [], "ddim", (ab.samplers.DDIM, 100)),
+        ((3, 32, 32), 200, ["denoiser.variance=fixed_large"], None, (ab.samplers.Ancestral, 100)),
+    ],
+)
+def test_larger_images_take_fewer_steps_unless_a_sampler_is_named(shape, T, settings, sampler, expected):
+    denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=T).build(), shape=shape)
+    rule, chain, _ = prepare(denoiser, sampler, None, settings)
+    assert (type(rule), len(chain)) == expected
+
+
+def test_a_learned_variance_is_walked_whole_at_any_size():
+    denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=200).build(), shape=(3, 32, 32), variance=ab.Learned())
+    rule, chain, _ = prepare(denoiser, None, None)
+    assert type(rule) is ab.samplers.Ancestral and len(chain) == 200
+
+
 def test_who_names_a_variance_gets_a_sampler_that_has_one():
     denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=200).build(), shape=(1, 2, 2))
     rule, chain, large = prepare(denoiser, None, 20, ["denoiser.variance=fixed_large"])

@@ -46,10 +46,12 @@ SamplerName = Annotated[
     str | None,
     typer.Option(
         help="ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun, plms or predictor_corrector "
-        "[ancestral; below 100 steps dpmpp_2m_sde]."
+        "[below 100 steps dpmpp_2m_sde, else ancestral]."
     ),
 ]
-SampleSteps = Annotated[int | None, typer.Option(help="Hops of the chain [100; T is the paper's].")]
+SampleSteps = Annotated[
+    int | None, typer.Option(help="Hops of the chain [50, or 100 up to 16x16 pixels; T is the paper's].")
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")
 ]

@@ -39,6 +39,7 @@ __all__ = ["class_labels", "parse_seeds", "prepare", "run", "write_samples"]
 
 FEW, FULL = "dpmpp_2m_sde", "ancestral"
 DEFAULT_STEPS = 100
+TINY_SIDE, FEW_STEPS = 16, 50  # larger images than tiny ones are slow enough to take fewer steps
 BATCH = 64
 ANIMATED_IMAGES = 36
 ANIMATED_FRAMES = 60
@@ -114,7 +115,8 @@ def prepare(
 ) -> tuple[Sampler, Chain, Denoiser]:
     """The update rule, the chain, and the denoiser with the conventions that ``settings`` ask for.
 
-    Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md).
+    Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md);
+    without ``steps`` either, 100 for images of at most 16 pixels a side and 50 for others.
     ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
 
     Raises:
@@ -134,8 +136,12 @@ def prepare(
             )
     T = denoiser.schedule.T
     # whoever names a variance wants a sampler that has one
-    few = steps is not None and steps < min(DEFAULT_STEPS, T) and "variance" not in tables.get("denoiser", {})
-    name = sampler or (FEW if few else FULL)
+    if sampler is None and "variance" not in tables.get("denoiser", {}):
+        if steps is None and max(denoiser.shape[1:]) > TINY_SIDE and not isinstance(denoiser.variance, Learned):
+            steps = min(FEW_STEPS, T)
+        if steps is not None and steps < min(DEFAULT_STEPS, T):
+            sampler = FEW
+    name = sampler or FULL
     rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
     chain = Chain.spaced(
         denoiser.schedule,
