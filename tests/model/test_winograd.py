@@ -60,7 +60,7 @@ def test_gradients_can_be_differentiated() -> None:
 def test_functional_transforms_go_through_the_direct_form(monkeypatch: pytest.MonkeyPatch) -> None:
     on_avx2(monkeypatch)
     conv = Conv3x3(128, 128).to(memory_format=torch.channels_last)
-    x, tangent = (torch.randn(1, 128, 32, 32).to(memory_format=torch.channels_last) for _ in range(2))
+    x, tangent = (torch.randn(4, 128, 32, 32).to(memory_format=torch.channels_last) for _ in range(2))
     assert pays(x, conv.weight)
     linear = conv(tangent) - conv.bias[:, None, None]
     assert torch.allclose(torch.func.jvp(conv, (x,), (tangent,))[1], linear, atol=1e-4)
