@@ -222,7 +222,8 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
     for (who, minutes), several in rows.items():
         first, distances = several[0], " / ".join(f"{row['distance']:.3g}" for row in several)
         name, *settings = who.split()
-        facts = f"{minutes:g} | {first['steps']:,} × {first['batch']} | {distances}"
+        spent = " / ".join(f"{row['minutes']:.1f}" for row in several)
+        facts = f"{minutes:g} ({spent}) | {first['steps']:,} × {first['batch']} | {distances}"
         if not settings:
             recipes.append(f"| {name} | {first['weights']:,} | {facts} |")
             continue
@@ -236,7 +237,7 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
         f"averaged weights; Fréchet distance to the training images in the features `{found['features']}`; of "
         f"{found['floor_images']:,} images that nobody trained on it is **{found['floor']:.3g}**.",
         "",
-        "| recipe | weights | minutes of processor time | steps × batch | Fréchet distance, one value per seed |",
+        "| recipe | weights | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed |",
         "|---|---|---|---|---|",
         *recipes,
         "",
@@ -252,7 +253,7 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
         "Our recipe with one part changed, at equal processor time; the last column is its distance over that of the "
         "recipe as it is, same seeds.",
         "",
-        "| changed | minutes of processor time | steps × batch | Fréchet distance, one value per seed | ratio |",
+        "| changed | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed | ratio |",
         "|---|---|---|---|---|",
         *changes,
     ]

@@ -21,7 +21,8 @@ from quality_per_minute import lines, page  # noqa: E402
 
 
 def row(who: str, seed: int, distance: float, goal: float = 2.0) -> dict[str, Any]:
-    return {"who": who, "seed": seed, "goal": goal, "steps": 300, "batch": 32, "weights": 1000, "distance": distance}
+    taken = {"goal": goal, "minutes": goal + 0.1, "steps": 300, "batch": 32, "weights": 1000}
+    return {"who": who, "seed": seed, **taken, "distance": distance}
 
 
 def test_a_change_is_compared_with_the_recipe_of_the_same_seeds_and_minutes() -> None:
@@ -41,11 +42,11 @@ def test_a_change_is_compared_with_the_recipe_of_the_same_seeds_and_minutes() ->
         ],
     }
     text = "\n".join(lines("digits", found))
-    assert "| alphabar | 1,000 | 2 | 300 × 32 | 10 / 20 |" in text
-    assert "| diffusers | 1,000 | 2 | 300 × 32 | 99 |" in text
+    assert "| alphabar | 1,000 | 2 (2.1 / 2.1) | 300 × 32 | 10 / 20 |" in text
+    assert "| diffusers | 1,000 | 2 (2.1) | 300 × 32 | 99 |" in text
     # the geometric mean of 20/10 and 160/20; after six minutes there is nothing to compare with
-    assert "| `optim.lr=1e-3` | 2 | 300 × 32 | 20 / 160 | 4 |" in text
-    assert "| `optim.lr=1e-3` | 6 | 300 × 32 | 30 | – |" in text
+    assert "| `optim.lr=1e-3` | 2 (2.1 / 2.1) | 300 × 32 | 20 / 160 | 4 |" in text
+    assert "| `optim.lr=1e-3` | 6 (6.1) | 300 × 32 | 30 | – |" in text
     assert "1,797 images of 1×8×8" in text
     assert page("digits") in text
 
