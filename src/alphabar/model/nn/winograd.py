@@ -23,7 +23,7 @@ __all__ = ["Conv3x3", "pays", "winograd_conv"]
 TILE, POINTS = 4, 6
 # what sums and transformed kernels cost, in work that is saved: fitted to docs/results/bench.md, "Convolutions"
 SUMS, SUMS_TRAINING, KERNELS = 180, 130, 90
-CHUNK = 16 * 2**20  # bytes of a set of tiles that are worked on at once: more gain nothing, and take memory
+CHUNK = 8 * 2**20  # bytes of a set of tiles that are worked on at once: more gain nothing, and take memory
 
 
 def _to_points(d: Sequence[Tensor], out: Sequence[Tensor]) -> None:
