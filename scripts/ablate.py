@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
     files = padded(arguments.mnist, arguments.runs)
-    need_classifier(files[0])
+    need_classifier(str(files[0]))
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that start now: each row has one core
     settings = {"steps": arguments.steps, "samples": arguments.samples, "T": arguments.T, "network": NETWORK}
     wanted = [list(ROWS)[int(number) - 1] for number in arguments.rows.split(",")]

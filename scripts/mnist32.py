@@ -28,8 +28,8 @@ def padded(source: Path, folder: Path) -> tuple[Path, Path]:
     return files
 
 
-def need_classifier(train: Path) -> None:
-    """Train the classifier ``mnist`` on the padded images ``train``, unless there is one: a few minutes."""
-    if "mnist" not in known_classifiers():
-        code = alphabar(["classifier", str(train), "--name", "mnist"])
+def need_classifier(source: str, name: str = "mnist") -> None:
+    """Train a classifier on the images of ``source``, unless there is one of that ``name``: a few minutes."""
+    if name not in known_classifiers():
+        code = alphabar(["classifier", source, "--name", name])
         assert code == 0, f"training the classifier ended with {code}"

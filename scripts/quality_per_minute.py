@@ -36,6 +36,7 @@ import torch
 from benchmark import loops
 from benchmark.contestants import stand_in
 from benchmark.sources import checkout
+from mnist32 import need_classifier
 from quality_data import TASKS
 from results import RESULTS, machine, write
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ from torch import Tensor, nn
 import alphabar as ab
 from alphabar.base.allocator import keep_freed_memory
 from alphabar.data.batch import Images
-from alphabar.evaluation.features import open_features
+from alphabar.evaluation.features import FEATURES, open_features
 from alphabar.evaluation.frechet import frechet_distance
 from alphabar.evaluation.moments import Moments
 from alphabar.evaluation.pictures import enlarge, grid, write_png
@@ -314,6 +315,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     task = TASKS[arguments.task](arguments.source, arguments.runs)
+    if task.features not in FEATURES:
+        need_classifier(task.train.spec, task.features)
     pixels, unseen = (torch.from_numpy(np.array(images.pixels)) for images in (task.train, task.test))
     judge, shape = Judge(task.features, pixels, unseen), task.train.shape
     makers: dict[str, Callable[[], Peer]] = {
