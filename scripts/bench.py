@@ -106,11 +106,16 @@ def fastest(shipped: Spec, notes: list[str], *, quick: bool) -> dict[str, Spec]:
     return {action: min(tried, key=lambda one: one.median(action)).spec for action in ACTIONS} if tried else {}
 
 
+def last_time(where: Path) -> dict[str, Any]:
+    """The parts as they were measured the last time, by name."""
+    file = where / "bench.json"
+    parts: dict[str, Any] = json.loads(file.read_text())["parts"] if file.exists() else {}
+    return parts
+
+
 def found_before(shipped: Spec, where: Path) -> dict[str, Spec]:
     """The fastest settings of a peer as they were found the last time; empty if they were not."""
-    file = where / "bench.json"
-    parts = json.loads(file.read_text())["parts"] if file.exists() else {}
-    settings = parts.get("peers", {}).get("fastest", {}).get(shipped.contestant, {})
+    settings = last_time(where).get("peers", {}).get("fastest", {}).get(shipped.contestant, {})
     return {action: replace(shipped, settings=tuple(several)) for action, several in settings.items()}
 
 
@@ -233,11 +238,9 @@ def folder(given: argparse.Namespace) -> Path:
 
 def keep(name: str, facts: dict[str, Any], lines: list[str], where: Path) -> None:
     """Put a part in place of its last measurement, and write the page of all parts anew."""
-    file = where / "bench.json"
-    before = json.loads(file.read_text())["parts"] if file.exists() else {}
     on = machine()
     stamp = f"*{on['date']}, {on['processor']}, {on['cores']} cores, torch {on['torch']}, alphabar at {on['commit']}*"
-    found = {**before, name: {"on": on, **facts, "page": [*lines, stamp, ""]}}
+    found = {**last_time(where), name: {"on": on, **facts, "page": [*lines, stamp, ""]}}
     parts = {part: found[part] for part in PARTS if part in found}
     write(
         "bench", "Beside the peers", {"parts": parts}, [line for one in parts.values() for line in one["page"]], where

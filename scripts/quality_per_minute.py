@@ -43,6 +43,7 @@ from torch import Tensor, nn
 
 import alphabar as ab
 from alphabar.base.allocator import keep_freed_memory
+from alphabar.base.errors import ConfigError
 from alphabar.data.batch import Images
 from alphabar.evaluation.features import FEATURES, open_features
 from alphabar.evaluation.frechet import frechet_distance
@@ -314,7 +315,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    task = TASKS[arguments.task](arguments.source, arguments.runs)
+    try:
+        task = TASKS[arguments.task](arguments.source, arguments.runs)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
     if task.features not in FEATURES:
         need_classifier(task.train.spec, task.features)
     pixels, unseen = (torch.from_numpy(np.array(images.pixels)) for images in (task.train, task.test))
