@@ -76,7 +76,7 @@ class Peer:
         )
 
 
-def diffusers(shape: tuple[int, int, int]) -> Peer:
+def diffusers(shape: tuple[int, int, int], sources: Path | None) -> Peer:
     """The unconditional training example, with a network of four resolutions."""
     from diffusers import UNet2DModel
     from diffusers.optimization import get_scheduler
@@ -95,7 +95,7 @@ def diffusers(shape: tuple[int, int, int]) -> Peer:
     return Peer(net, 16, loop, ab.schedules.Linear(), ab.Eps(), shape, lambda net, x, t: net(x, t).sample)
 
 
-def denoising_diffusion_pytorch(shape: tuple[int, int, int]) -> Peer:
+def denoising_diffusion_pytorch(shape: tuple[int, int, int], sources: Path | None) -> Peer:
     """The defaults of its Trainer and GaussianDiffusion: v, the sigmoid schedule, batch 16."""
     stand_in("torchvision", "pytorch_fid")
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
@@ -106,9 +106,9 @@ def denoising_diffusion_pytorch(shape: tuple[int, int, int]) -> Peer:
     return Peer(net, 16, loops.denoising_diffusion_pytorch(diffusion), schedule, ab.V(), shape)
 
 
-def pytorch_ddpm(shape: tuple[int, int, int], sources: Path) -> Peer:
+def pytorch_ddpm(shape: tuple[int, int, int], sources: Path | None) -> Peer:
     """The defaults of its main.py: batch 128, warm-up over 5,000 steps, EMA 0.9999."""
-    sys.path.insert(0, str(sources))
+    sys.path.insert(0, str(checkout("pytorch-ddpm", sources)))
     stand_in("tensorboardX", "score", "torchvision")
     from model import UNet
 
@@ -118,6 +118,15 @@ def pytorch_ddpm(shape: tuple[int, int, int], sources: Path) -> Peer:
     nn.init.xavier_uniform_(net.tail[-1].weight, gain=1e-5)
     nn.init.zeros_(net.tail[-1].bias)
     return Peer(net, 128, loops.pytorch_ddpm(net), ab.schedules.Linear(), ab.Eps(), shape)
+
+
+OURS = "alphabar"
+# by name: the shape of the images, the folder of sources that cannot be cloned
+PEERS: dict[str, Callable[[tuple[int, int, int], Path | None], Peer]] = {
+    "diffusers": diffusers,
+    "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
+    "pytorch-ddpm": pytorch_ddpm,
+}
 
 
 @dataclass(frozen=True)
@@ -315,6 +324,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    for who in arguments.who:
+        if who.split()[0] != OURS and who not in PEERS:
+            raise SystemExit(f"--who: got {who}, need {OURS} or one of {', '.join(PEERS)}")
     try:
         task = TASKS[arguments.task](arguments.source, arguments.runs)
     except ConfigError as error:
@@ -323,20 +335,12 @@ def main() -> None:
         need_classifier(task.train.spec, task.features)
     pixels, unseen = (torch.from_numpy(np.array(images.pixels)) for images in (task.train, task.test))
     judge, shape = Judge(task.features, pixels, unseen), task.train.shape
-    makers: dict[str, Callable[[], Peer]] = {
-        "diffusers": lambda: diffusers(shape),
-        "denoising-diffusion-pytorch": lambda: denoising_diffusion_pytorch(shape),
-        "pytorch-ddpm": lambda: pytorch_ddpm(shape, checkout("pytorch-ddpm", arguments.peers_source)),
-    }
 
     def training(who: str, seed: int) -> Iterator[Trained]:
-        if who in makers:
+        if who in PEERS:
             torch.manual_seed(seed)
-            return train_peer(makers[who](), pixels, arguments.minutes, seed)
-        name, *settings = who.split()
-        if name != "alphabar":
-            raise SystemExit(f"--who: got {who}, need alphabar or one of {', '.join(makers)}")
-        return train_ours(task.train, settings, arguments.minutes, seed)
+            return train_peer(PEERS[who](shape, arguments.peers_source), pixels, arguments.minutes, seed)
+        return train_ours(task.train, who.split()[1:], arguments.minutes, seed)
 
     for seed in arguments.seeds:
         for who in arguments.who:

@@ -134,21 +134,10 @@ def prepare(
             raise ConfigError(
                 f"{section}.{printable(unknown.pop())}: unknown key; allowed are {', '.join(sorted(allowed))}"
             )
-    T = denoiser.schedule.T
-    # whoever names a variance wants a sampler that has one
-    if sampler is None and "variance" not in tables.get("denoiser", {}):
-        if steps is None and max(denoiser.shape[1:]) > TINY_SIDE and not isinstance(denoiser.variance, Learned):
-            steps = min(FEW_STEPS, T)
-        if steps is not None and steps < min(DEFAULT_STEPS, T):
-            sampler = FEW
-    name = sampler or FULL
-    rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
-    chain = Chain.spaced(
-        denoiser.schedule,
-        _default_steps(denoiser, rule) if steps is None else steps,
-        tables.get("chain", {}).get("spacing", "uniform"),
-    )
     conventions: dict[str, Any] = tables.get("denoiser", {})
+    name, hops = _choose(denoiser, sampler, steps, names_variance="variance" in conventions)
+    rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
+    chain = Chain.spaced(denoiser.schedule, hops, tables.get("chain", {}).get("spacing", "uniform"))
     if "variance" in conventions:
         variance = VARIANCES[conventions["variance"]]()
         if variance.channels != denoiser.variance.channels:
@@ -161,8 +150,8 @@ def prepare(
         denoiser.variance = FixedSmall()
         if not quiet:
             say(
-                f"note         sigma^2 = beta leaves noise on a chain of {len(chain)} of {T} steps: using beta-tilde "
-                "(denoiser.variance=fixed_large keeps it)"
+                f"note         sigma^2 = beta leaves noise on a chain of {len(chain)} of {denoiser.schedule.T} steps: "
+                "using beta-tilde (denoiser.variance=fixed_large keeps it)"
             )
     if "clip" in conventions:
         limit = conventions["clip"]
@@ -170,10 +159,22 @@ def prepare(
     return rule, chain, denoiser
 
 
-def _default_steps(denoiser: Denoiser, rule: Sampler) -> int:
-    """100, or all T where the variance was learned for single steps only."""
-    T = denoiser.schedule.T
-    return T if rule.needs_variance and isinstance(denoiser.variance, Learned) else min(DEFAULT_STEPS, T)
+def _choose(denoiser: Denoiser, sampler: str | None, steps: int | None, *, names_variance: bool) -> tuple[str, int]:
+    """The sampler and the number of steps: what was named, and for the rest what `prepare` says.
+
+    A variance that was learned is right for single steps only, so that a sampler which takes it walks all T. Whoever
+    names a variance wants a sampler that has one.
+    """
+    T, learned = denoiser.schedule.T, isinstance(denoiser.variance, Learned)
+    if sampler is None and not names_variance:
+        if steps is None and max(denoiser.shape[1:]) > TINY_SIDE and not learned:
+            steps = min(FEW_STEPS, T)
+        if steps is not None and steps < min(DEFAULT_STEPS, T):
+            sampler = FEW
+    name = sampler or FULL
+    if steps is None:
+        steps = T if SAMPLERS[name].needs_variance and learned else min(DEFAULT_STEPS, T)
+    return name, steps
 
 
 def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:
