@@ -15,6 +15,8 @@ import argparse
 import contextlib
 import io
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +70,25 @@ def plot(rows: list[dict[str, Any]], full: dict[str, Any], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def table(rows: list[dict[str, Any]], full: dict[str, Any]) -> list[str]:
+def frechet(row: dict[str, Any], full: dict[str, Any]) -> str:
+    """The Fréchet distance, in bold where it is at most 10 % above that of all steps."""
+    return f"**{row['fid']:.3g}**" if row["fid"] <= 1.1 * full["fid"] else f"{row['fid']:.3g}"
+
+
+def kernel(row: dict[str, Any], full: dict[str, Any]) -> str:
+    """The kernel distance and its standard error, in bold where it is not above that of all steps by more than two."""
+    text = f"{row['kid']:.2g} ± {row['kid_standard_error']:.1g}"
+    error = math.hypot(row["kid_standard_error"], full["kid_standard_error"])
+    return f"**{text}**" if row["kid"] <= full["kid"] + 2 * error else text
+
+
+def table(rows: list[dict[str, Any]], cell: Callable[[dict[str, Any]], str]) -> list[str]:
     """Samplers and spacings down, network calls across."""
     calls = sorted({row["calls"] for row in rows})
     lines = [f"| sampler, spacing | {' | '.join(map(str, calls))} |", f"|---|{'---|' * len(calls)}"]
     for name, spacing in dict.fromkeys((row["sampler"], row["spacing"]) for row in rows):
-        cells = []
-        for number in calls:
-            found = [r for r in rows if (r["sampler"], r["spacing"], r["calls"]) == (name, spacing, number)]
-            if not found:
-                cells.append("–")
-                continue
-            near = found[0]["fid"] <= 1.1 * full["fid"]
-            cells.append(f"**{found[0]['fid']:.3g}**" if near else f"{found[0]['fid']:.3g}")
+        found = {row["calls"]: row for row in rows if (row["sampler"], row["spacing"]) == (name, spacing)}
+        cells = [cell(found[number]) if number in found else "–" for number in calls]
         lines.append(f"| {name}, {spacing} | {' | '.join(cells)} |")
     return lines
 
@@ -111,9 +119,14 @@ def main() -> None:
         f"against network calls per image. All {schedule.T} steps of Algorithm 2: **{full['fid']:.4g}** (KID "
         f"{full['kid']:.3g} ± {full['kid_standard_error']:.1g}). Bold: at most 10 % above that.",
         "",
-        *table(rows, full),
+        *table(rows, lambda row: frechet(row, full)),
         "",
         f"![Fréchet distance against network calls](samplers-{arguments.name}.png)",
+        "",
+        "Kernel distance (KID) ± its standard error. Bold: not above that of all steps by more than two standard "
+        "errors of the difference.",
+        "",
+        *table(rows, lambda row: kernel(row, full)),
     ]
     write(
         f"samplers-{arguments.name}",

@@ -14,7 +14,7 @@ import pytest
 from alphabar.base.cache import cache_folder
 from alphabar.base.errors import StorageError
 from alphabar.cli.main import main
-from alphabar.evaluation.curves import read_metrics
+from alphabar.evaluation.curves import loss_curve
 from refusal import refused
 from tiny import SETTINGS, moved, trained_in
 
@@ -151,12 +151,14 @@ def test_half_written_files_are_put_right_with_a_note(here, capsys, status):
     assert "half" not in capsys.readouterr().out
 
 
-def test_a_curve_leaves_broken_lines_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(
-        b'{"step": 1, "loss": 0.5}\n' + bytes(40) + b'\n{"step": 3, "held_out_loss": 0.25}\n{"step": 4, "l'
-    )
-    assert read_metrics(path) == ([(1, 0.5)], [(3, 0.25)])
+def test_a_curve_leaves_out_broken_lines_and_steps_that_were_not_taken(tmp_path):
+    whole = b'{"step": 1, "loss": 0.5}\n', b'{"step": 3, "loss": 0.4}\n', b'{"step": 3, "held_out_loss": 0.25}\n'
+    skipped = b'{"step": 2, "skipped": true, "loss": "nan", "grad_norm": "inf", "lr": 0.1}\n'
+    torn = whole[0], skipped, bytes(40), b"\n", *whole[1:], b'{"step": 4, "l'
+    for name, lines in (("clean", whole), ("torn", torn)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_bytes(b"".join(lines))
+    assert loss_curve(tmp_path / "torn") == loss_curve(tmp_path / "clean")
 
 
 # --- links in a run folder from somebody else -------------------------------------------------------------------

@@ -144,7 +144,7 @@ def _pairs(images: Tensor, train: Images, found: Nearest) -> bytes:
 def _curve(out: Path) -> bytes | None:
     """The loss curve, also written to ``loss.png``; None without matplotlib."""
     try:
-        curve = loss_curve(out / "metrics.jsonl")
+        curve = loss_curve(out)
     except MissingExtra as missing:
         say(f"note         {missing}")
         return None
