@@ -99,3 +99,9 @@ def test_nearest_is_empty_when_nothing_is_near():
     assert nearest("lrr", ["lr", "rate"]) == " (did you mean 'lr'?)"
     assert nearest("qqq", {"lr": 1}) == ""
     assert nearest("", []) == ""
+
+
+def test_the_setting_that_gave_an_unknown_name_can_be_told():
+    assert COLOURS.named("red", "paint.colour") is Red
+    with pytest.raises(ConfigError, match=r"^paint.colour: 'bleu' is not one of red, blue \(did you mean 'blue'"):
+        COLOURS.named("bleu", "paint.colour")

@@ -314,6 +314,9 @@ def test_float_images_have_no_bits_per_dim(run, tmp_path, capsys):
         (("--metrics", "bpd", "--hops", "8"), 2, "1 … 7"),
         (("--metrics", "bpd", "--hops", "0"), 2, "1 … 7"),
         (("--metrics", "kid", "sampler.eta=1"), 2, "eta"),
+        (("--metrics", "bpd", "--features", "nothing"), 2, "--features: only for fid, kid, is, pr, copies"),
+        (("--metrics", "bpd", "--steps", "5", "sampler.eta=0"), 2, "--steps, settings: only for fid"),
+        (("--metrics", "fid,kid", "--hops", "5"), 2, "--hops: only for bpd, got --metrics fid,kid"),
     ],
 )
 def test_wrong_requests_are_one_line(run, capsys, arguments, code, words):

@@ -54,6 +54,17 @@ def test_mean_raw_is_not_clipped(kind: str) -> None:
     assert (est.mean - est.mean_raw).abs().max().item() > 0.1
 
 
+@pytest.mark.parametrize("kind", ab.PREDICTIONS)
+def test_an_estimate_has_every_form(kind: str) -> None:
+    """From what the network says, in whichever way."""
+    hop = next(iter(ab.Chain(SCHEDULE, times=(6, 5, 0))))
+    said = truth(X0, hop)
+    denoiser = ab.Denoiser(lambda x_t, index: said[kind], SCHEDULE, prediction=ab.PREDICTIONS[kind](), shape=(1, 2, 2))
+    est = denoiser(said["x_t"], hop)
+    for form in ("x0", "eps", "v", "score", "mean"):
+        torch.testing.assert_close(getattr(est, form), said[form], rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("rows", [20, None], ids=["stored", "computed"])
 def test_the_first_layer_is_the_sinusoids_of_the_index_itself(rows: int | None) -> None:
     """Row 0 is that of 0; stored or computed, the numbers are the same."""

@@ -86,6 +86,14 @@ def test_quadratic() -> None:
     assert betas(build(ab.schedules.Quadratic(T=1000))) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("family", ["Linear", "Quadratic", "Warmup10", "Warmup50"])
+@pytest.mark.parametrize("last", [0.3, 0.9995])
+def test_given_ends_are_used_as_given(family: str, last: float) -> None:
+    """Also above 0.999, where ends that are scaled stop."""
+    found = betas(build(getattr(ab.schedules, family)(T=30, beta_1=1e-3, beta_T=last)))
+    assert found[[0, -1]] == pytest.approx([1e-3, last], rel=1e-9)
+
+
 @pytest.mark.parametrize(("family", "fraction"), [("warmup10", 0.1), ("warmup50", 0.5)])
 def test_warmup(family: str, fraction: float) -> None:
     """Linear over the first part, then constant at the larger end (Ho et al.'s released ``get_beta_schedule``)."""

@@ -38,13 +38,17 @@ class Registry(Mapping[str, T]):
         }
 
     def __getitem__(self, name: str) -> T:
+        return self.named(name, self.family)
+
+    def named(self, name: object, setting: str) -> T:
+        """``registry[name]``, whose error begins with the ``setting`` that gave the name."""
         if isinstance(name, str) and name in self._own:
             return self._own[name]
         everything = {**self._own, **self._plugins()}
         if isinstance(name, str) and name in everything:
             return everything[name]
         raise ConfigError(
-            f"{self.family}: {printable(name)!r} is not one of {', '.join(everything)}{nearest(name, everything)}"
+            f"{setting}: {printable(name)!r} is not one of {', '.join(everything)}{nearest(name, everything)}"
         )
 
     def __contains__(self, name: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,10 @@ def run(
         METRICS[name]
     if n is not None and n < 1:
         raise ConfigError(f"--n: need at least 1 image, got {n}")
+    of_samples = {"--features": features, "--sampler": sampler, "--steps": steps, "settings": settings}
+    of_the_bound = {"--hops": hops, "--data": data}
+    _all_used(of_samples, wanted, [name for name in METRICS if name != "bpd"])
+    _all_used(of_the_bound, wanted, ["bpd"])
     opened = open_model(path, weights)
     out = checkpoint.output_folder(opened.folder) / "evaluation"
     studies: list[Study] = []
@@ -92,6 +96,16 @@ def run(
         studies.append(SampleStudy(samples, net, scores, real, out / "parts"))
     seconds = _work([work for study in studies for work in study.works], quiet=as_json)
     _report(opened, weights, studies, out, seconds, as_json=as_json)
+
+
+def _all_used(given: Mapping[str, object], wanted: Sequence[str], users: Sequence[str]) -> None:
+    """Refuse options that only metrics read which nobody asked for."""
+    named = [option for option, value in given.items() if value]
+    if named and not set(users) & set(wanted):
+        raise ConfigError(
+            f"{', '.join(named)}: only for {', '.join(users)}, got --metrics {','.join(wanted)}; add one of them or "
+            f"leave {'it' if len(named) == 1 else 'them'} out"
+        )
 
 
 def _sample_work(

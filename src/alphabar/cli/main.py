@@ -50,7 +50,7 @@ SamplerName = Annotated[
     ),
 ]
 SampleSteps = Annotated[
-    int | None, typer.Option(help="Hops of the chain [50, or 100 up to 16x16 pixels; T is the paper's].")
+    int | None, typer.Option(help="Hops of the chain [50; 100 up to 16x16 pixels or with --sampler; T is the paper's].")
 ]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")
@@ -84,7 +84,8 @@ def train(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="digits, a folder of images, .npz, .npy, an IDX file, a CIFAR-10 folder."
+            metavar="SOURCE",
+            help="digits, a folder, zip or tar of images, .npz, .npy, IDX, CIFAR-10, parquet, a datasets folder.",
         ),
     ],
     settings: Settings = None,
@@ -295,7 +296,7 @@ def doctor(
 
 @app.command()
 def inspect(run: RunPath) -> None:
-    """Print the model card: layers, parameters, FLOPs per image, schedule."""
+    """Say how a run stands, and print the model card: layers, parameters, FLOPs per image, schedule."""
     from alphabar.cli import inspect as command
 
     command.run(run)

@@ -139,7 +139,7 @@ def prepare(
     rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
     chain = Chain.spaced(denoiser.schedule, hops, tables.get("chain", {}).get("spacing", "uniform"))
     if "variance" in conventions:
-        variance = VARIANCES[conventions["variance"]]()
+        variance = VARIANCES.named(conventions["variance"], "denoiser.variance")()
         if variance.channels != denoiser.variance.channels:
             raise ConfigError(
                 f"denoiser.variance: the network was trained with {VARIANCES.name_of(denoiser.variance)}; "

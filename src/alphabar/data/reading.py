@@ -43,7 +43,7 @@ class Reading:
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise ConfigError(f"size = {self.size}: the side of the images in pixels must be at least 1")
-        FITS[self.fit], PAGES[self.pages]
+        FITS.named(self.fit, "data.fit"), PAGES.named(self.pages, "data.pages")
         if not 0 <= self.background <= 255:
             raise ConfigError(f"background = {self.background}: must be a grey level from 0 to 255")
         if self.value_range is not None:

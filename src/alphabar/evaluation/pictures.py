@@ -28,7 +28,9 @@ def to_pil(image: Tensor) -> Image.Image:
     """
     channels = image.shape[0]
     if channels not in (1, 3, 4):
-        raise ConfigError(f"picture: got {channels} channels, PNG shows 1, 3 or 4; save such samples with --npz")
+        raise ConfigError(
+            f"picture: got {channels} channels, PNG shows 1, 3 or 4; alphabar sample writes such images to samples.npy"
+        )
     array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     return Image.fromarray(array[:, :, 0] if channels == 1 else array)
 

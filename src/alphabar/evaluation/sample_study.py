@@ -18,7 +18,7 @@ from alphabar.data.batch import Images
 from alphabar.evaluation.copies import Copies, find_copies
 from alphabar.evaluation.features.base import FeatureNet, Features
 from alphabar.evaluation.pictures import enlarge, grid, write_png
-from alphabar.evaluation.scores import FEW, SCORES, Compared
+from alphabar.evaluation.scores import FEW, MOST_NEIGHBOURS, SCORES, Compared
 from alphabar.evaluation.work import FeatureWork, SampleWork, Work
 
 __all__ = ["RealImages", "SampleStudy"]
@@ -69,6 +69,9 @@ class SampleStudy:
         for name, images in zip(("reference", "train", "held out"), real, strict=True):
             if images is not None and (name != "train" or images is not real.reference):
                 self.card[name] = {"name": images.name, "n": len(images), "fingerprint": images.fingerprint}
+        if "pr" in scores and real.reference is not None:
+            sizes = {"samples": samples.total, "reference": len(real.reference)}
+            self.card["pr"] = {name: min(n, MOST_NEIGHBOURS) for name, n in sizes.items()}
 
     def _work_of(self, images: Images) -> FeatureWork:
         if images.shape != self._shape:

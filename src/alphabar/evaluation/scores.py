@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from alphabar.base.registry import Registry
+from alphabar.data.order import permutation
 from alphabar.evaluation.features.base import Features
 from alphabar.evaluation.frechet import frechet_distance
 from alphabar.evaluation.inception_score import inception_score
@@ -14,7 +17,7 @@ from alphabar.evaluation.kernel import kernel_distance
 from alphabar.evaluation.moments import Moments
 from alphabar.evaluation.neighbours import neighbourhood_scores
 
-__all__ = ["FEW", "SCORES", "Compared"]
+__all__ = ["FEW", "MOST_NEIGHBOURS", "SCORES", "Compared"]
 
 FEW = 2048
 MOST_NEIGHBOURS = 10_000
@@ -50,7 +53,9 @@ def _inception_score(sets: Compared) -> Mapping[str, float]:
 
 
 def _neighbours(sets: Compared) -> Mapping[str, float]:
-    found = neighbourhood_scores(sets.reference.values[:MOST_NEIGHBOURS], sets.samples.values[:MOST_NEIGHBOURS])
+    # a source may hold one class after the other
+    reference = torch.from_numpy(permutation(len(sets.reference.values), "neighbours")[:MOST_NEIGHBOURS])
+    found = neighbourhood_scores(sets.reference.values[reference], sets.samples.values[:MOST_NEIGHBOURS])
     return found._asdict()
 
 

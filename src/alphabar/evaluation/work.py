@@ -32,22 +32,21 @@ TRIAL_SECONDS = 1.0
 
 
 class Work(Protocol):
-    """Something that takes minutes: ``total`` units of ``unit``, of which :meth:`left` are not done yet."""
+    """Something that takes minutes: ``total`` images, of which :meth:`left` are not done yet."""
 
     name: str
-    unit: str
     total: int
 
     def left(self) -> int:
-        """Units still to do."""
+        """Images still to do."""
         ...
 
     def trial(self) -> float:
-        """The seconds that one unit takes here, measured on one batch after a first that is not counted."""
+        """The seconds that one image takes here, measured on one batch after a first that is not counted."""
         ...
 
     def run(self) -> Iterator[int]:
-        """Do what is left, yielding the units done so far; finished batches are kept."""
+        """Do what is left, yielding the images done so far; finished batches are kept."""
         ...
 
 
@@ -109,7 +108,7 @@ class _Batches:
 class BoundWork:
     """The variational bound of every image of a set, full or by a plan of hops."""
 
-    name, unit = "bits/dim", "image"
+    name = "bits/dim"
 
     def __init__(
         self,
@@ -160,7 +159,7 @@ class BoundWork:
 class SampleWork:
     """Images from a model, one per seed 0 … n−1."""
 
-    name, unit = "samples", "image"
+    name = "samples"
 
     def __init__(
         self,
@@ -214,8 +213,6 @@ class SampleWork:
 
 class FeatureWork:
     """What a feature network says about images; ``facts`` identify them, ``read`` gives uint8 rows [B, C, H, W]."""
-
-    unit = "image"
 
     def __init__(
         self,

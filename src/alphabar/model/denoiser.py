@@ -132,7 +132,7 @@ class Denoiser(nn.Module):
 class Estimate:
     """What a network says at (x_t, t → s), in every form, each computed when first asked for.
 
-    ``x0`` is clipped and ``eps`` fits it; ``x0_raw`` and ``mean_raw`` are not clipped (training uses these).
+    ``x0`` is clipped and ``eps`` fits it; ``x0_raw``, which training uses, and ``mean_raw`` are not clipped.
     All are [B, C, H, W] in the precision of x_t, except ``log_var`` of a fixed kind: a float, or float64 [B].
     """
 

@@ -132,7 +132,7 @@ class Chain:
         """
         if not 1 <= steps <= schedule.T:
             raise ConfigError(f"steps: got {steps}, need 1 … {schedule.T}, the number of steps of the schedule")
-        return Chain(schedule, SPACINGS[spacing](schedule.T, steps))
+        return Chain(schedule, SPACINGS.named(spacing, "chain.spacing")(schedule.T, steps))
 
     @property
     def _floor(self) -> float:

@@ -78,11 +78,11 @@ def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None
     pixels a side get such a network anywhere, on patches of 2×2 with twice the channels where they divide.
 
     Raises:
-        ConfigError: if there are too few images to hold one out.
+        ConfigError: if there are none.
     """
     channels, height, width = shape
     if count < 1:
-        raise ConfigError("data: no images to choose settings for")
+        raise ConfigError(f"data: got {count} images; give at least one, to choose settings for")
     if light is None:
         light = not torch.cuda.is_available()
     side = max(height, width)

@@ -53,8 +53,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check that the names are known."""
-        OPTIMIZERS[self.optimizer]
-        LR_SHAPES[self.rate]
+        OPTIMIZERS.named(self.optimizer, "optim.optimizer")
+        LR_SHAPES.named(self.rate, "optim.rate")
 
 
 def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:

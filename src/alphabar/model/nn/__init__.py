@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from alphabar.model.nn.blocks import AttentionBlock, DownSample, ResnetBlock, UpSample
 from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
-from alphabar.model.nn.unet import CIFAR10, LSUN256, PRESETS, UNet, UNetConfig
+from alphabar.model.nn.unet import CIFAR10, LSUN256, UNet, UNetConfig
 
 __all__ = [
     "CIFAR10",
     "LSUN256",
-    "PRESETS",
     "AttentionBlock",
     "DownSample",
     "ResnetBlock",

@@ -17,11 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from alphabar.base.choice import choice
 from alphabar.base.errors import ConfigError
-from alphabar.base.registry import Registry
 from alphabar.model.nn.blocks import DownSample, ResnetBlock, UpSample, initialise_small
 from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
 
-__all__ = ["CIFAR10", "LSUN256", "PRESETS", "UNet", "UNetConfig"]
+__all__ = ["CIFAR10", "LSUN256", "UNet", "UNetConfig"]
 
 # far above any network that was ever trained, and low enough that a description cannot ask for endless work
 Count = Annotated[int, Field(ge=1, le=4096)]
@@ -135,7 +134,6 @@ LSUN256 = dataclasses.replace(
     apply_attention=(False, False, False, False, True, False),
     dropout_rate=0.0,
 )
-PRESETS: Registry[UNetConfig] = Registry("networks", {"review": UNetConfig(), "cifar10": CIFAR10, "lsun256": LSUN256})
 
 
 class UNet(nn.Module):

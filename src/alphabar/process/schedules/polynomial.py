@@ -59,8 +59,8 @@ class Quadratic:
     def build(self) -> Schedule:
         """The table ᾱ_0 … ᾱ_T."""
         first, last = _ends(self.T, self.beta_1, self.beta_T)
-        # squaring the root of an end that is held at 0.999 may round above it
-        return finish(Schedule.from_betas(_line(first**0.5, last**0.5, self.T).square().clamp(max=0.999)), self)
+        # squaring its root may round above the last one
+        return finish(Schedule.from_betas(_line(first**0.5, last**0.5, self.T).square().clamp(max=last)), self)
 
 
 @choice
