@@ -164,7 +164,7 @@ def beside_peers(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tup
         "versions": tables.versions(environment_python()) if settings else {},
         "commits": {name: commit for name, (_, commit) in REPOSITORIES.items()},
     }
-    return facts, [*tables.beside_peers(timed, settings, ours), *shared]
+    return facts, [*tables.beside_peers(timed, list(settings), ours), *shared]
 
 
 def beside_plain(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -242,9 +242,8 @@ def keep(name: str, facts: dict[str, Any], lines: list[str], where: Path) -> Non
     stamp = f"*{on['date']}, {on['processor']}, {on['cores']} cores, torch {on['torch']}, alphabar at {on['commit']}*"
     found = {**last_time(where), name: {"on": on, **facts, "page": [*lines, stamp, ""]}}
     parts = {part: found[part] for part in PARTS if part in found}
-    write(
-        "bench", "Beside the peers", {"parts": parts}, [line for one in parts.values() for line in one["page"]], where
-    )
+    pages = [line for one in parts.values() for line in one["page"]]
+    write("bench", "Beside the peers", {"parts": parts}, pages, where, "python scripts/bench.py --parts PART")
 
 
 def main() -> None:

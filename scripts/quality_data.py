@@ -55,7 +55,10 @@ def _cifar10(given: Path | None, folder: Path) -> Task:
     for name in ("train", "test"):
         target = folder / f"cifar10-{name}"
         if not target.exists():
-            (archive,) = _file(given, "cifar10").glob(f"*{name}.tar.xz")
+            archives = sorted(_file(given, "cifar10").glob(f"*{name}.tar.xz"))
+            if len(archives) != 1:
+                raise ConfigError(f"--source: {given} has {len(archives)} files *{name}.tar.xz, cifar10 needs one")
+            (archive,) = archives
             unpacked = target.with_suffix(".part")
             with tarfile.open(archive) as opened:
                 opened.extractall(unpacked, filter="data")

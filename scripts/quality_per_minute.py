@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from benchmark import loops
 from benchmark.contestants import stand_in
+from benchmark.race import Failed
 from benchmark.sources import checkout
 from mnist32 import need_classifier
 from quality_data import TASKS
@@ -159,25 +160,26 @@ def train_peer(peer: Peer, images: Tensor, goals: list[float], seed: int) -> Ite
         yield Trained(goal, spent / 60, steps, peer.batch, parameters(peer.net), peer.denoiser())
 
 
+def ours(data: Images, settings: list[str], steps: int, seed: int = 0) -> Run:
+    """The recipe for a run of ``steps``, with other ``settings``."""
+    tables = override(merge(recipe(data.shape, len(data), light=True), {"run": {"steps": steps}}), settings)
+    # what was set by name is not derived from the length
+    tables = override(merge(tables, for_length(steps, tables["run"]["batch"])), settings)
+    return build(from_tables(merge(tables, {"seed": seed})), data, device="cpu")
+
+
 def train_ours(data: Images, settings: list[str], goals: list[float], seed: int) -> Iterator[Trained]:
     """The recipe, once for each of ``goals``, for as many steps as take that long, found by timing a few."""
-
-    def run(steps: int) -> Run:
-        tables = override(merge(recipe(data.shape, len(data), light=True), {"run": {"steps": steps}}), settings)
-        # what was set by name is not derived from the length
-        tables = override(merge(tables, for_length(steps, tables["run"]["batch"])), settings)
-        return build(from_tables(merge(tables, {"seed": seed})), data, device="cpu")
-
     keep_freed_memory()  # as the command does
     for goal in goals:
-        trial = fit(run(1000))
+        trial = fit(ours(data, settings, 1000, seed))
         for _ in range(3):
             next(trial)
         began = time.process_time()
         for _ in range(20):
             next(trial)
         each = (time.process_time() - began) / 20
-        trained, began = run(max(1, int(60 * goal / each))), time.process_time()
+        trained, began = ours(data, settings, max(1, int(60 * goal / each)), seed), time.process_time()
         for _ in fit(trained):
             pass
         spent, batch = (time.process_time() - began) / 60, trained.config.run.batch
@@ -304,13 +306,14 @@ def keep(task: str, who: str, seed: int, trained: Trained, distance: float, judg
     before = json.loads(file.read_text())["rows"] if file.exists() else []
     facts = {key: value for key, value in vars(trained).items() if key != "denoiser"}
     facts["minutes"] = round(trained.minutes, 2)
-    on = {key: machine()[key] for key in ("date", "processor", "torch")}
+    on = {key: machine()[key] for key in ("date", "processor", "torch", "commit")}
     row = {"who": who, "seed": seed, **facts, "distance": distance, "on": on}
     others = [old for old in before if (old["who"], old["seed"], old["goal"]) != (who, seed, trained.goal)]
     found = {**judged, "rows": [*others, row]}
     plot(found, RESULTS / f"{page(task)}.png")
     title = "Quality per minute" if task == "mnist" else f"Quality per minute: {task}"
-    write(page(task), title, found, lines(task, found))
+    call = f"python scripts/quality_per_minute.py {task} --who RECIPE --minutes M --seeds S"
+    write(page(task), title, found, lines(task, found), command=call)
 
 
 def main() -> None:
@@ -329,7 +332,12 @@ def main() -> None:
             raise SystemExit(f"--who: got {who}, need {OURS} or one of {', '.join(PEERS)}")
     try:
         task = TASKS[arguments.task](arguments.source, arguments.runs)
-    except ConfigError as error:
+        for who in arguments.who:  # before the hours, not after them
+            if who in PEERS:
+                PEERS[who](task.train.shape, arguments.peers_source)
+            else:
+                ours(task.train, who.split()[1:], 1)
+    except (ConfigError, Failed, ImportError) as error:
         raise SystemExit(str(error)) from None
     if task.features not in FEATURES:
         need_classifier(task.train.spec, task.features)

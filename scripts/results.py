@@ -57,8 +57,18 @@ def _without_folders(argument: str) -> str:
     return Path(argument).name if "/" in argument else argument
 
 
-def write(name: str, title: str, facts: dict[str, Any], lines: list[str], folder: Path = RESULTS) -> None:
-    """``<name>.json`` and ``.md`` in ``docs/results`` or another folder; the page begins with the machine."""
+def write(
+    name: str,
+    title: str,
+    facts: dict[str, Any],
+    lines: list[str],
+    folder: Path = RESULTS,
+    command: str | None = None,
+) -> None:
+    """``<name>.json`` and ``.md`` in ``docs/results`` or another folder; the page begins with the machine.
+
+    A page that several calls have filled says by which ``command``, where that of the last one tells only of a part.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     where = machine()
     (folder / f"{name}.json").write_text(json.dumps({"machine": where, **facts}, indent=1) + "\n", encoding="utf-8")
@@ -67,7 +77,7 @@ def write(name: str, title: str, facts: dict[str, Any], lines: list[str], folder
         "",
         f"{where['date']} · {where['processor']}, {where['cores']} cores, {where['threads']} threads · "
         f"Python {where['python']}, torch {where['torch']}, alphabar {where['alphabar']} at {where['commit']} · "
-        f"`{where['command']}`",
+        f"`{command or where['command']}`",
         "",
     ]
     (folder / f"{name}.md").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")

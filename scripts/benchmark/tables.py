@@ -51,8 +51,8 @@ def _ratio(one: Timed, ours: Timed, action: str) -> str:
     return f"{median_ratio(one, ours, action):.2f}"
 
 
-def beside_peers(timed: Sequence[Timed], fastest: Mapping[str, Mapping[str, Spec]], ours: Spec) -> list[str]:
-    """Every contestant, then ours against the fastest setting of each peer."""
+def beside_peers(timed: Sequence[Timed], peers: Sequence[str], ours: Spec) -> list[str]:
+    """Every contestant, then ours against whichever setting of each peer was the fastest here."""
     (us,) = (one for one in timed if one.spec == ours)
     rounds = len(us.rounds["step"])
     lines = [
@@ -67,17 +67,17 @@ def beside_peers(timed: Sequence[Timed], fastest: Mapping[str, Mapping[str, Spec
     for one in timed:
         cells = [f"{1000 * one.median(action):.1f} | {_ratio(one, us, action)}" for action in NAMES]
         lines.append(f"| {one.spec.label} | {one.parameters / 1e6:.2f} M | {' | '.join(cells)} |")
-    if not fastest:
-        return [*lines, ""]
-    lines += ["", "| peer in its fastest setting | forward, ratio | training step, ratio |", "|---|---|---|"]
-    by_label = {one.spec.label: one for one in timed}
-    for peer, best in fastest.items():
-        cells = []
-        for action in NAMES:
-            one = by_label.get(best[action].label)
-            setting = ", ".join(best[action].settings) or "as it ships"
-            cells.append("–" if one is None else f"{_ratio(one, us, action)} ({setting})")
-        lines.append(f"| {peer} | {' | '.join(cells)} |")
+    several = {peer: [one for one in timed if one.spec.contestant == peer] for peer in peers}
+    if any(several.values()):
+        lines += ["", "| peer in its fastest setting | forward, ratio | training step, ratio |", "|---|---|---|"]
+    for peer, ones in several.items():
+        best = {action: min(ones, key=lambda one: median_ratio(one, us, action)) for action in NAMES if ones}
+        cells = [
+            f"{_ratio(one, us, action)} ({', '.join(one.spec.settings) or 'as it ships'})"
+            for action, one in best.items()
+        ]
+        if cells:
+            lines.append(f"| {peer} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

@@ -88,7 +88,7 @@ def test_workers_take_turns_and_answer() -> None:
     assert 50e6 < peak < 2e9
     page = "\n".join(
         [
-            *tables.beside_peers(timed, {}, OURS),
+            *tables.beside_peers(timed, [], OURS),
             *tables.beside_plain([timed]),
             *tables.shares(timed, {"cifar10": {"forward": 1e6, "step": 3e6}}, {"fp32": 1e9}),
             *tables.memory({"alphabar": {"forward": 1e6, "step": 2e6}}),
@@ -98,6 +98,18 @@ def test_workers_take_turns_and_answer() -> None:
     assert re.search(r"\| alphabar \| 0\.\d+ M \| [\d.]+ \| 1\.00 \| [\d.]+ \| 1\.00 \|", page)
     for block in re.findall(r"(?:^\|.*\n)+", page, re.M):
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
+
+
+def test_the_fastest_setting_of_a_peer_is_that_of_the_race() -> None:
+    shipped = Spec("diffusers")
+    timed = [
+        Timed(OURS, 1_000, {"forward": [1.0, 2.0], "step": [4.0, 4.0]}),
+        Timed(shipped, 1_000, {"forward": [1.2, 2.4], "step": [8.0, 8.0]}),
+        Timed(replace(shipped, settings=("channels_last",)), 1_000, {"forward": [1.4, 2.8], "step": [6.0, 6.0]}),
+    ]
+    page = tables.beside_peers(timed, ["diffusers", "not-installed"], OURS)
+    assert "| diffusers | 1.20 (as it ships) | 1.50 (channels_last) |" in page
+    assert not any("not-installed" in line for line in page)
 
 
 def test_a_contestant_that_cannot_be_built_says_why() -> None:

@@ -116,7 +116,7 @@ def prepare(
     """The update rule, the chain, and the denoiser with the conventions that ``settings`` ask for.
 
     Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md);
-    without ``steps`` either, 100 for images of at most 16 pixels a side and 50 for others.
+    without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 50 for others.
     ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
 
     Raises:

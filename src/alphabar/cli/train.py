@@ -114,7 +114,7 @@ def run(
     if saved is not None and minutes is not None:
         say(f"note         --minutes is for new runs; this one has {chosen.run.steps:,} steps")
     if saved is None and minutes is not None:
-        # only a time budget makes settings depend on the machine: without it, the same command is the same run
+        # only a time budget lets the clock choose: without it, the same command is the same run on machines of a kind
         if chosen.run.threads is None:
             tables["run"]["threads"] = _threads(chosen, images)
         seconds, tables = _plan(tables, images, conditions)
@@ -277,7 +277,7 @@ def _compiling(config: RunConfig) -> Iterator[None]:
 def _compiled(tables: dict[str, Any], images: Images, seconds: float, total: float) -> tuple[float, dict[str, Any]]:
     """The seconds of one step and the settings, compiled where a run of ``total`` seconds repays it.
 
-    It is tried where it may: on a GPU, in long runs. On processors it gains a few per cent (docs/decisions.md, 40).
+    It is tried where it may: on a GPU, in long runs. On processors it gains a few per cent or loses (docs/decisions.md, 40).
     Only a time budget lets the clock decide it; a run of so many steps asks for it by ``run.compile=true``.
     """
     if not torch.cuda.is_available() or total < REPAYS_COMPILING:
