@@ -220,30 +220,65 @@ def page(task: str) -> str:
     return "quality-per-minute" if task == "mnist" else f"quality-per-minute-{task}"
 
 
-def rows_of(found: dict[str, Any]) -> dict[tuple[str, float], list[dict[str, Any]]]:
+Rows = dict[tuple[str, float], list[dict[str, Any]]]
+
+
+def rows_of(found: dict[str, Any]) -> Rows:
     """The measurements of every recipe and length, one for each seed."""
-    rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    rows: Rows = {}
     for row in sorted(found["rows"], key=lambda row: row["seed"]):
         rows.setdefault((row["who"], row["goal"]), []).append(row)
     return dict(sorted(rows.items()))
 
 
-def lines(task: str, found: dict[str, Any]) -> list[str]:
-    """The table of recipes, the figure, and the table of what changes to ours do."""
-    rows = rows_of(found)
-    recipes, changes = [], []
+def base_of(who: str, minutes: float, rows: Rows) -> str:
+    """What a change to our recipe is compared with: the recipe that shares most of its settings and has no others."""
+    settings = set(who.split())
+    bases = [other for other, goal in rows if goal == minutes and set(other.split()) < settings]
+    return max(bases, key=lambda other: len(other.split()), default=OURS)
+
+
+def facts_of(minutes: float, several: list[dict[str, Any]]) -> str:
+    """The cells of a row that every table has."""
+    distances = " / ".join(f"{row['distance']:.3g}" for row in several)
+    spent = " / ".join(f"{row['minutes']:.1f}" for row in several)
+    return f"{minutes:g} ({spent}) | {several[0]['steps']:,} × {several[0]['batch']} | {distances}"
+
+
+def changes(rows: Rows) -> list[str]:
+    """A table for every recipe that others were compared with."""
+    tables: dict[str, list[str]] = {}
     for (who, minutes), several in rows.items():
-        first, distances = several[0], " / ".join(f"{row['distance']:.3g}" for row in several)
-        name, *settings = who.split()
-        spent = " / ".join(f"{row['minutes']:.1f}" for row in several)
-        facts = f"{minutes:g} ({spent}) | {first['steps']:,} × {first['batch']} | {distances}"
-        if not settings:
-            recipes.append(f"| {name} | {first['weights']:,} | {facts} |")
+        if who.split()[0] != OURS or who == OURS:
             continue
-        plain = {row["seed"]: row["distance"] for row in rows.get((name, minutes), ())}
+        base = base_of(who, minutes, rows)
+        plain = {row["seed"]: row["distance"] for row in rows.get((base, minutes), ())}
         ratios = [row["distance"] / plain[row["seed"]] for row in several if row["seed"] in plain]
         worse = f"{statistics.geometric_mean(ratios):.2g}" if ratios else "–"
-        changes.append(f"| `{' '.join(settings)}` | {facts} | {worse} |")
+        changed = " ".join(setting for setting in who.split() if setting not in base.split())
+        tables.setdefault(base, []).append(f"| `{changed}` | {facts_of(minutes, several)} | {worse} |")
+    page = []
+    for base, table in sorted(tables.items()):
+        of = "the recipe" if base == OURS else f"the recipe with `{' '.join(base.split()[1:])}`"
+        page += [
+            f"Changes to {of}:",
+            "",
+            "| changed | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed | ratio |",
+            "|---|---|---|---|---|",
+            *table,
+            "",
+        ]
+    return page
+
+
+def lines(task: str, found: dict[str, Any]) -> list[str]:
+    """The table of recipes, the figure, and the tables of what changes to ours do."""
+    rows = rows_of(found)
+    recipes = [
+        f"| {who} | {several[0]['weights']:,} | {facts_of(minutes, several)} |"
+        for (who, minutes), several in rows.items()
+        if " " not in who
+    ]
     size = "×".join(map(str, found["shape"]))
     page_of_recipes = [
         f"{task}, {found['images']:,} images of {size}, one thread. {SAMPLES:,} samples by DDIM in {HOPS} steps, "
@@ -256,7 +291,8 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
         "",
         f"![Fréchet distance against minutes of processor time]({page(task)}.png)",
     ]
-    if not changes:
+    changed = changes(rows)
+    if not changed:
         return page_of_recipes
     return [
         *page_of_recipes,
@@ -264,11 +300,9 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
         "## The share of each part",
         "",
         "Our recipe with one part changed, at equal processor time; the last column is its distance over that of the "
-        "recipe as it is, same seeds.",
+        "recipe it was changed from, same seeds.",
         "",
-        "| changed | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed | ratio |",
-        "|---|---|---|---|---|",
-        *changes,
+        *changed[:-1],
     ]
 
 

@@ -69,17 +69,27 @@ def test_sizes_that_do_not_halve_are_padded_by_little(size: tuple[int, int], lev
         ((8, 8), 2, 1),
         ((9, 9), 1, 1),
         ((16, 16), 1, 3),
-        ((28, 28), 2, 2),
-        ((32, 32), 2, 3),
-        ((64, 64), 4, 3),
+        ((28, 28), 1, 3),
+        ((32, 32), 1, 4),
+        ((64, 64), 2, 4),
+        ((128, 128), 4, 4),
         ((512, 512), 4, 6),
     ],
 )
 def test_a_processor_works_on_patches(size: tuple[int, int], patch: int, levels: int) -> None:
-    """At most 16 positions a side up to 64 pixels. Tiny images get the same network anywhere."""
+    """At most 32 positions a side up to 64 pixels. Tiny images get the same network anywhere."""
     net = from_tables(recipe((3, *size), 1000, light=True)).net
     assert (net.patch_size, len(net.base_channels_multiples)) == (patch, levels)
     assert from_tables(recipe((3, *size), 1000, light=False)).net.patch_size == (patch if size[0] <= 12 else 1)
+
+
+@pytest.mark.parametrize(
+    ("side", "channels"),
+    [(16, [32, 64, 64]), (17, [16, 32]), (32, [16, 32, 64, 64]), (64, [16, 32, 64, 64]), (128, [32, 64, 64, 128])],
+)
+def test_a_light_network_is_thin_where_there_are_many_positions(side: int, channels: list[int]) -> None:
+    net = from_tables(recipe((3, side, side), 1000, light=True)).net
+    assert [net.base_channels * m for m in net.base_channels_multiples] == channels
 
 
 def test_without_a_gpu_the_recipe_is_light(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,8 @@ def test_a_change_is_compared_with_the_recipe_of_the_same_seeds_and_minutes() ->
             row("alphabar optim.lr=1e-3", 0, 20.0),
             row("alphabar optim.lr=1e-3", 1, 160.0),
             row("alphabar optim.lr=1e-3", 0, 30.0, goal=6.0),
+            row("alphabar net.patch_size=2", 0, 50.0),
+            row("alphabar net.patch_size=2 run.batch=16", 0, 25.0),
             row("diffusers", 0, 99.0),
         ],
     }
@@ -47,6 +49,9 @@ def test_a_change_is_compared_with_the_recipe_of_the_same_seeds_and_minutes() ->
     # the geometric mean of 20/10 and 160/20; after six minutes there is nothing to compare with
     assert "| `optim.lr=1e-3` | 2 (2.1 / 2.1) | 300 × 32 | 20 / 160 | 4 |" in text
     assert "| `optim.lr=1e-3` | 6 (6.1) | 300 × 32 | 30 | – |" in text
+    # what was changed from another recipe is compared with that one
+    assert "| `net.patch_size=2` | 2 (2.1) | 300 × 32 | 50 | 5 |" in text
+    assert "recipe with `net.patch_size=2`:" in text and "| `run.batch=16` | 2 (2.1) | 300 × 32 | 25 | 0.5 |" in text
     assert "1,797 images of 1×8×8" in text
     assert page("digits") in text
 

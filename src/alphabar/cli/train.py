@@ -277,7 +277,7 @@ def _compiling(config: RunConfig) -> Iterator[None]:
 def _compiled(tables: dict[str, Any], images: Images, seconds: float, total: float) -> tuple[float, dict[str, Any]]:
     """The seconds of one step and the settings, compiled where a run of ``total`` seconds repays it.
 
-    It is tried where it may: on a GPU, in long runs. On processors it gains a few per cent or loses (docs/decisions.md, 40).
+    It is tried where it may: on a GPU, in long runs. On processors it gains little or loses (docs/decisions.md, 40).
     Only a time budget lets the clock decide it; a run of so many steps asks for it by ``run.compile=true``.
     """
     if not torch.cuda.is_available() or total < REPAYS_COMPILING:

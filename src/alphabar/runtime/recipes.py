@@ -17,8 +17,10 @@ SMALLEST_SIDE = 4
 MOST_LEVELS = 6
 ATTEND_UP_TO = 16
 MOST_PADDING = 1.15
-LIGHT_SIDE = 16
+THIN_ABOVE = 16
+LIGHT_SIDE = 32
 MOST_PATCH = 4
+MULTIPLES = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}
 
 
 def has_bf16() -> bool:
@@ -56,13 +58,25 @@ def _reduced(height: int, width: int, factor: int) -> tuple[int, int] | None:
 
 
 def _patch(height: int, width: int, tiny: bool) -> int:
-    """1 up to 16 pixels a side, 2 up to 32, then 4, as far as the patches still halve once; 2 for tiny images."""
+    """1 up to 32 pixels a side, 2 up to 64, then 4, as far as the patches still halve once; 2 for tiny images."""
     if tiny:
         return 2 if min(height, width) >= 2 * SMALLEST_SIDE and _reduced(height, width, 2) is not None else 1
     patch = 1
     while patch < MOST_PATCH and max(height, width) > LIGHT_SIDE * patch and len(_levels(height, width, 2 * patch)) > 1:
         patch *= 2
     return patch
+
+
+def _light_widths(sides: list[tuple[int, int]], patch: int) -> tuple[int, list[int]]:
+    """Channels of a light network at the first resolution, and what they are multiplied by at each.
+
+    Where the first one has more than 16 positions a side, of few pixels each, it has half the channels of the others:
+    there is most to compute, and little in each position that they do not hold.
+    """
+    levels = len(sides)
+    if levels > 1 and patch < MOST_PATCH and max(sides[0]) > THIN_ABOVE:
+        return 16, [1, *(2 * multiple for multiple in MULTIPLES[levels - 1])]
+    return 32, MULTIPLES[levels]
 
 
 def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None) -> dict[str, Any]:
@@ -73,9 +87,10 @@ def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None
     pads odd ones where that adds at most 15 % of pixels. It attends where a side has 16 pixels or fewer, unless the
     bottleneck's attention is enough. A tenth of the images, at most 1,000, is held out.
 
-    ``light`` is for processors, and the default where there is no GPU: a network of about a million weights on patches,
-    in small batches, so that the time goes into steps, and Muon, which makes the most of each. Images of at most 12
-    pixels a side get such a network anywhere, on patches of 2×2 with twice the channels where they divide.
+    ``light`` is for processors, and the default where there is no GPU: a network of about a million weights, thin where
+    there are many pixels and on patches where there are more, in small batches, so that the time goes into steps, and
+    Muon, which makes the most of each. Images of at most 12 pixels a side get a light network anywhere, on patches of
+    2×2 with twice the channels where they divide.
 
     Raises:
         ConfigError: if there are none.
@@ -91,10 +106,11 @@ def recipe(shape: tuple[int, int, int], count: int, *, light: bool | None = None
     patch = _patch(height, width, tiny) if slim else 1
     sides = _levels(height, width, patch)
     factor = patch * 2 ** (len(sides) - 1)
-    multiples = {1: [1], 2: [1, 2], 3: [1, 2, 2], 4: [1, 2, 2, 4], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}[
-        len(sides)
-    ]
-    base = 64 if tiny and patch > 1 else 32 if slim or (small and few) else 64 if small or few else 128
+    base, multiples = 64, MULTIPLES[len(sides)]
+    if not slim:
+        base = 32 if small and few else 64 if small or few else 128
+    elif patch == 1 or not tiny:
+        base, multiples = _light_widths(sides, patch)
     batch = 32 if slim and not tiny else 128 if small else 64 if side <= 80 else 16
     # enough to see every image about 150 times, between half a million and a hundred million images
     steps = max(500_000, min(150 * count, 100_000_000)) // batch
