@@ -94,6 +94,47 @@ def test_one_length_per_run(capsys: pytest.CaptureFixture[str], extra: list[str]
     assert "give one of them" in capsys.readouterr().err
 
 
+def test_a_time_budget_beats_the_steps_of_a_preset(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_seconds_per_step", lambda *_, patience: 0.01)
+    plan = planned(capsys, "--preset", "review", "net.norm_groups=4", "--minutes", "2")
+    assert plan["run"]["steps"] == train.steps_within(2, 0.01, 4)
+
+
+def test_the_word_for_no_value_is_taken_for_every_setting_that_may_have_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "threads" not in planned(capsys, "--steps", "3", "run.threads=none")["run"]
+
+
+def test_a_setting_that_source_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "digits", "data.source=other"]) == 2
+    assert capsys.readouterr().err == "error: data.source: SOURCE says it; leave the setting out\n"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--preset", "review", "net.attention_heads=1", "net.num_res_blocks=1", "net.base_channels_multiples=[1]"],
+        ["data.size=none", "run.threads=none"],
+        ["--config", "of-another-run.toml"],
+    ],
+    ids=["preset", "none", "config"],
+)
+def test_the_same_command_again_goes_on(tmp_path, capsys: pytest.CaptureFixture[str], monkeypatch, extra) -> None:
+    """Also where a setting was fitted to these images, or says that there is none, or names other images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "of-another-run.toml").write_text('[data]\nsource = "other.npz"\n')
+    tiny = ["net.norm_groups=2", "net.apply_attention=[false]", "net.base_channels_multiples=[1]", "schedule.T=8"]
+    if "none" in extra[0]:
+        tiny += ["net.patch_size=2"]
+    command = ["train", "digits", "--out", "run", "--steps", "2", *TINY, *tiny, *extra]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(command) == 0, capsys.readouterr().err
+
+
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "train" in capsys.readouterr().out

@@ -121,3 +121,11 @@ def test_a_config_survives_its_file(tmp_path) -> None:
     (tmp_path / "config.toml").write_bytes(dump(config))
     assert load_config(tmp_path / "config.toml") == config
     assert load_config(tmp_path / "config.toml", ["run.batch=3"]).run.batch == 3
+
+
+def test_settings_may_come_in_any_order() -> None:
+    """Those of a kind stay when the kind is named after them."""
+    base = {"schedule": {"kind": "cosine", "s": 0.01}}
+    wanted = {"schedule": {"kind": "linear", "T": 50}}
+    assert override(base, ["schedule.kind=linear", "schedule.T=50"]) == wanted
+    assert override(base, ["schedule.T=50", "schedule.kind=linear"]) == wanted

@@ -327,6 +327,45 @@ class Broken:
         return good + (est.out * 0).abs().sqrt().flatten(1).sum(1)
 
 
+def test_the_average_does_not_notice_steps_that_were_skipped(monkeypatch):
+    """Its warm-up counts its own updates."""
+    run, numbers = build(), []
+    good = run.config
+    monkeypatch.setattr(run.ema, "update", lambda denoiser, update: numbers.append(update))
+    run.config = dataclasses.replace(good, objective=Broken("nan"))
+    steps(run, 2)
+    run.config = good
+    steps(run, 2)
+    assert numbers == [1, 2]
+
+
+def test_a_run_that_has_only_skipped_goes_on(tmp_path):
+    """Its optimiser has nothing to keep yet."""
+    run = build()
+    good = run.config
+    run.config = dataclasses.replace(good, objective=Broken("nan"))
+    steps(run, 1)
+    run.config = good
+    trainer.save(run, tmp_path / "step-000000001", {"metrics_lines": 1})
+    again = build()
+    trainer.resume(again, tmp_path / "step-000000001")
+    assert (again.step, again.skipped) == (1, 1)
+    steps(run, 1), steps(again, 1)
+    same(state(again), state(run))
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
+def test_what_the_optimiser_kept_is_put_where_its_weights_are(tmp_path):
+    """All of it: torch's fused optimisers want the count of steps there too."""
+    run = build()
+    steps(run, 1)
+    trainer.save(run, tmp_path / "step-000000001", {"metrics_lines": 1})
+    elsewhere = trainer.build(config(), images(), device="meta")
+    trainer.resume(elsewhere, tmp_path / "step-000000001")
+    kept = [value for state in elsewhere.optimizer.state.values() for value in state.values()]
+    assert kept and {value.device.type for value in kept} == {"meta"}
+
+
 @pytest.mark.parametrize("how", ["nan", "inf", "gradient"])
 def test_a_step_that_is_not_finite_is_skipped_counted_and_touches_nothing(how):
     run = build()
@@ -344,7 +383,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_touches_nothing(how):
     # as if that step's batch, times and noise had never been there
     other = build()
     steps(other, 2)
-    other.step = 3
+    other.step, other.skipped = 3, 1
     steps(other, 1)
     same(state(run), state(other))
 

@@ -62,6 +62,8 @@ def run(
         raise ConfigError("--preset and --config: give one of them, and change it with key=value")
     if (steps is not None) + (minutes is not None) + any(s.partition("=")[0] == "run.steps" for s in settings) > 1:
         raise ConfigError("--steps, --minutes and run.steps: give one of them")
+    if any(s.partition("=")[0].strip() == "data.source" for s in settings):
+        raise ConfigError("data.source: SOURCE says it; leave the setting out")
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise ConfigError(f"--minutes: must be above 0, got {minutes:g}")
     over: dict[str, Any] = {} if preset is None else text.preset(preset)
@@ -73,6 +75,12 @@ def run(
     shortcuts = [f"{key}={value}" for key, value in given if value is not None]
     over = text.override(over, [*settings, *shortcuts])
     text.check_sections(over)
+    # said otherwise on the command line: by SOURCE, and by --minutes
+    over = _without(over, "data.source", *(["run.steps"] if minutes is not None else []))
+    # a preset knows its own data set, not the size of this one
+    most = None
+    if preset is not None and not any(s.startswith("data.held_out=") for s in settings):
+        most, over = over.get("data", {}).get("held_out"), _without(over, "data.held_out")
 
     if not dry_run:
         _check_place(out if out is not None else Path("runs"))
@@ -96,9 +104,8 @@ def run(
         base = text.merge(recipe(images.shape, len(images)), {"data": {"source": images.spec}})
         tables = text.merge(base, over)
         tables["data"]["source"] = images.spec
-        if preset is not None and not any(s.startswith("data.held_out=") for s in settings):
-            # a preset knows its own data set, not the size of this one
-            tables["data"]["held_out"] = min(tables["data"]["held_out"], base["data"]["held_out"])
+        if most is not None:
+            tables["data"]["held_out"] = min(most, tables["data"]["held_out"])
         variance = tables["denoiser"].get("variance")
         if "output_channels" not in over.get("net", {}) and variance in list(VARIANCES):
             tables["net"]["output_channels"] = images.shape[0] * VARIANCES[variance].channels
@@ -184,7 +191,7 @@ def _continued(saved: dict[str, Any], over: dict[str, Any], images: Images, dire
     for section, value in over.items():
         for key, given in value.items() if isinstance(value, dict) else [("", value)]:
             before = saved.get(section, {}).get(key) if key else saved.get(section)
-            if given != before and (section, key) not in MAY_CHANGE:
+            if _value(given) != _value(before) and (section, key) not in MAY_CHANGE:
                 name = f"{section}.{key}" if key else section
                 raise ConfigError(
                     f"{where}: this run has {name} = {before}, got {printable(given)}; "
@@ -193,9 +200,23 @@ def _continued(saved: dict[str, Any], over: dict[str, Any], images: Images, dire
     return text.merge(saved, over)
 
 
+def _without(tables: dict[str, Any], *names: str) -> dict[str, Any]:
+    """``tables`` without the settings of these dotted names."""
+    gone = [name.split(".") for name in names]
+    return {
+        section: {k: v for k, v in table.items() if [section, k] not in gone} if isinstance(table, dict) else table
+        for section, table in tables.items()
+    }
+
+
+def _value(given: Any) -> Any:
+    """A setting as it was given, or None for the word that says so in a file."""
+    return None if given == "none" else given
+
+
 def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """What the recipe derives from the length of the run, unless the user set it (``over``)."""
-    settings = from_table(RunSettings, tables["run"], "run")
+    settings = from_table(RunSettings, {key: _value(given) for key, given in tables["run"].items()}, "run")
     derived = for_length(settings.steps, settings.batch)
     return text.merge(text.merge(tables, derived), {k: v for k, v in over.items() if k in derived})
 

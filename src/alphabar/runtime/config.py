@@ -188,29 +188,36 @@ def _parse(toml: str) -> dict[str, Any]:
 def override(tables: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """``tables`` with ``section.key=value`` assignments applied; values are TOML, and bare words are strings.
 
+    In any order: a kind is chosen before what is set of it.
+
     Raises:
         ConfigError: if an assignment has another form.
     """
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tables.items()}
-    for assignment in assignments:
-        if assignment.encode(errors="replace").decode() != assignment:
-            raise ConfigError(f"{printable(assignment)!r}: is no UTF-8, which settings are")
-        key, equals, text = assignment.partition("=")
-        path = key.strip().split(".")
-        if not equals or not all(path) or len(path) > 2:
-            raise ConfigError(f"{printable(assignment)!r}: not of the form section.key=value, e.g. run.batch=64")
-        value = _value(text)
+    assigned = [_assigned(assignment) for assignment in assignments]
+    for path, value in sorted(assigned, key=lambda one: one[0][1:] != ["kind"]):
         if len(path) == 1:
             merged[path[0]] = value
             continue
         section = merged.setdefault(path[0], {})
         if not isinstance(section, dict):
-            raise ConfigError(f"{printable(key)}: {path[0]} is a single value, not a section")
+            raise ConfigError(f"{printable('.'.join(path))}: {path[0]} is a single value, not a section")
         # another kind has other fields: what was set for the old one does not apply
         if path[1] == "kind" and section.get("kind") != value:
             section = merged[path[0]] = {}
         section[path[1]] = value
     return merged
+
+
+def _assigned(assignment: str) -> tuple[list[str], Any]:
+    """The parts of the name, and the value."""
+    if assignment.encode(errors="replace").decode() != assignment:
+        raise ConfigError(f"{printable(assignment)!r}: is no UTF-8, which settings are")
+    key, equals, text = assignment.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path) or len(path) > 2:
+        raise ConfigError(f"{printable(assignment)!r}: not of the form section.key=value, e.g. run.batch=64")
+    return path, _value(text)
 
 
 def _value(text: str) -> Any:

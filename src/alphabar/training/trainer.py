@@ -291,7 +291,7 @@ def train_step(run: Run, batch: Batch) -> Metrics:
                     f"out of memory for the optimiser{asked_for(error)}; use a smaller network"
                 ) from error
             raise
-        run.ema.update(run.denoiser, step + 1)
+        run.ema.update(run.denoiser, step + 1 - run.skipped)
     run.step = step + 1
     run.skipped += not good
     run.skipped_in_a_row = 0 if good else run.skipped_in_a_row + 1
@@ -418,14 +418,15 @@ def resume(run: Run, path: Path, *, new_data: bool = False) -> dict[str, Any]:
     for denoiser, name in ((run.ema.denoiser, "ema"), (run.denoiser, "net")):
         checkpoint.load_weights(unet(denoiser), checkpoint.read_tensors(path / f"{name}.safetensors"), f"{path}/{name}")
     moments, expected = checkpoint.read_tensors(path / "optimizer.safetensors"), kept_for(run.optimizer)
-    for name, parameter in _named(run) if state["step"] else []:
+    # an optimiser that has not moved yet keeps nothing
+    for name, parameter in _named(run) if moments or state["step"] > state["skipped"] else []:
         keys = [key for key in moments if key.partition(".")[2] == name]
         fits = {key.partition(".")[0] for key in keys} == expected[parameter]
         if not fits or any(_misfit(moments[key], parameter) for key in keys):
             raise CheckpointError(f"{path}/optimizer.safetensors: has no fitting state for {name}")
         for key in keys:
-            # a copy, since the loaded tensors share one buffer, in the layout of the weights it belongs to
-            value = moments[key].clone()
+            # a copy, since the loaded tensors share one buffer, where its weights are and in their layout
+            value = moments[key].to(parameter.device, copy=True)
             if value.ndim:
                 value = torch.empty_like(parameter, requires_grad=False).copy_(value)
             run.optimizer.state[parameter][key.partition(".")[0]] = value
