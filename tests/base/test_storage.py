@@ -331,6 +331,31 @@ def test_who_asks_for_the_holder_does_not_keep_a_run_from_starting(tmp_path, mon
     assert storage.holder(tmp_path / "nowhere") is None and not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_lock_is_on_the_folder_that_has_the_name_when_it_is_taken(tmp_path, monkeypatch, taken):
+    """Whoever starts over renames the folder with the lock in it, while others wait for that lock."""
+    run, first, sleep, held = tmp_path / "run", storage.Lock(tmp_path / "run"), storage.time.sleep, []
+
+    def start_over(seconds):
+        monkeypatch.setattr(storage.time, "sleep", sleep)
+        storage.rename(run, tmp_path / "old")
+        first.release()
+        if taken:
+            held.append(storage.Lock(run))
+
+    monkeypatch.setattr(storage.time, "sleep", start_over)
+    if taken:
+        with pytest.raises(RunInUse, match=str(os.getpid())):
+            storage.Lock(run)
+    else:
+        held.append(storage.Lock(run))
+    assert storage.holder(run) and not storage.holder(tmp_path / "old")
+    with pytest.raises(RunInUse):
+        storage.Lock(run)
+    held[0].release()
+    assert not storage.holder(run)
+
+
 def test_a_lock_is_exclusive_within_a_process_and_can_be_given_back(tmp_path):
     with storage.Lock(tmp_path), pytest.raises(RunInUse, match=str(os.getpid())):
         storage.Lock(tmp_path)

@@ -310,6 +310,21 @@ def test_a_run_in_use_is_left_alone(run, capsys):
     assert main(train(run, "--steps", "5")) == 0
 
 
+def test_a_start_removes_what_training_left_and_nothing_that_another_command_writes(run):
+    """Who evaluates or draws writes below a run without its lock, also while training starts there."""
+    own = [
+        run / ".tmp-step-000000009-1" / "ema.safetensors",
+        run / ".tmp-run.json-1",
+        run / "previews" / ".tmp-a.png-1",
+    ]
+    others = [run / "evaluation" / "parts" / "x" / ".tmp-a.part-1", run / "figures" / ".tmp-index.html-1"]
+    for path in own + others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert main(train(run, "--steps", "5")) == 0
+    assert sorted(run.rglob(f"{storage.TEMPORARY}*")) == sorted(others)
+
+
 def test_a_diverging_run_ends_with_its_own_code_and_keeps_its_checkpoint(run, capsys, monkeypatch):
     from alphabar.training.objectives.simple import Simple
 

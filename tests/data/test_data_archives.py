@@ -99,6 +99,29 @@ def test_shards_are_one_set_with_the_labels_beside_the_images(tmp_path: Path, ki
     assert "d-04.tar: No such file" in refused(f"{tmp_path}/d-{{03..07}}.tar")
 
 
+@pytest.mark.parametrize("top", ["", "./", "all/", "./all/"])
+def test_the_folders_in_shards_are_classes_and_the_shards_are_none(tmp_path: Path, folder: Path, top: str) -> None:
+    (tmp_path / "set").mkdir()
+    for n in range(2):
+        members = [(top + name, data) for name, data in MEMBERS[2 * n : 2 * n + 2]]
+        tarred(*members)(tmp_path).rename(tmp_path / "set" / f"d-{n}.tar")
+    images, plain = open_source(str(tmp_path / "set")), open_source(str(folder))
+    assert images.labels is not None and plain.labels is not None and images.survey is not None
+    assert images.class_names == plain.class_names == ("a", "b")
+    assert images.labels.tolist() == [0, 1, 0, 1]
+    assert (images.pixels == plain.pixels[[0, 2, 1, 3]]).all()
+    inside = top.removeprefix("./")
+    assert images.survey.files == tuple(f"d-{n // 2}.tar/{inside}{name}" for n, (name, _) in enumerate(MEMBERS))
+
+
+def test_shards_without_folders_have_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for n, top in enumerate(("", "./")):
+        tarred((f"{top}0.png", good(n)))(tmp_path).rename(tmp_path / "set" / f"d-{n}.tar")
+    images = open_source(str(tmp_path / "set"))
+    assert (len(images), images.labels, images.class_names, images.notes) == (2, None, (), ())
+
+
 def test_a_table_gives_the_labels(tmp_path: Path) -> None:
     for n in range(3):
         write(tmp_path / "x" / f"{n}.png", good(n))
@@ -110,7 +133,10 @@ def test_a_table_gives_the_labels(tmp_path: Path) -> None:
     table.write_bytes(b"file_name,class\n0.png,3\n1.png,0\n2.png,3\n")
     images = open_source(str(tmp_path / "x"))
     assert images.labels is not None
-    assert (images.labels.tolist(), images.class_names) == ([3, 0, 3], ("0", "1", "2", "3"))
+    assert (images.labels.tolist(), images.class_names) == ([1, 0, 1], ("0", "3"))
+    assert images.notes[-1] == (
+        "no image has the label 1: only labels that occur are classes, numbered from 0 (label 3 is class 1)"
+    )
     table.rename(table.with_name("metadata.csv"))
     assert open_source(str(tmp_path / "x")).fingerprint == images.fingerprint
     members = [(f"x/{path.name}", path.read_bytes()) for path in (tmp_path / "x").iterdir()]
@@ -174,6 +200,42 @@ def test_parquet_and_saved_data_sets(tmp_path: Path, folder: Path) -> None:
     assert "broken.parquet: damaged or truncated table" in refused(str(broken))
     pq.write_table(pa.table({"text": ["a"]}), broken)
     assert "its columns are text; the images must be in one of image, img" in refused(str(broken))
+
+
+def test_tables_of_one_name_in_different_folders_keep_their_images(tmp_path: Path) -> None:
+    names = [f"{folder}/train-0.{kind}" for folder in ("en", "fr") for kind in ("arrow", "parquet")]
+    for n, name in enumerate(names):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        table = pa.table({"image": [good(2 * n), good(2 * n + 1)], "label": [n, n]})
+        if name.endswith(".parquet"):
+            pq.write_table(table, tmp_path / "set" / name)
+        else:
+            with pa.ipc.new_stream(str(tmp_path / "set" / name), table.schema) as writer:
+                writer.write_table(table)
+    images = open_source(f"hub:{tmp_path / 'set'}")
+    assert images.labels is not None and images.survey is not None
+    assert images.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert (images.pixels == np.stack([open_one(good(n)) for n in range(8)])).all()
+    assert images.survey.files == tuple(f"{name}:{row:07}" for name in names for row in range(2))
+
+
+def test_the_folders_of_tables_are_no_classes(tmp_path: Path) -> None:
+    for folder in ("en", "fr"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        pq.write_table(pa.table({"image": [good(len(folder))]}), tmp_path / "set" / folder / "train-0.parquet")
+    images = open_source(f"hub:{tmp_path / 'set'}")
+    assert (len(images), images.labels, images.class_names) == (2, None, ())
+
+
+def test_the_names_of_classes_that_a_table_knows_are_kept(tmp_path: Path) -> None:
+    """Also those that no image has: they are of the data set, of which this may be a part."""
+    names = {"info": {"features": {"label": {"names": ["ant", "bee", "cow"], "_type": "ClassLabel"}}}}
+    table = pa.table({"image": [good(0), good(1)], "label": [2, 1]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), tmp_path / "train.parquet")
+    images = open_source(str(tmp_path / "train.parquet"))
+    assert images.labels is not None
+    assert (images.labels.tolist(), images.class_names) == ([2, 1], ("ant", "bee", "cow"))
+    assert images.notes[0] == "labels from column label" and not any("classes" in note for note in images.notes)
 
 
 def open_one(data: bytes) -> np.ndarray:

@@ -20,6 +20,8 @@ from alphabar.data.sources.arrays import open_npy, open_npz
 from alphabar.data.sources.idx import open_idx
 from data.pictures import write
 
+RENUMBERED = "only labels that occur are classes, numbered from 0"
+
 
 def u8(*shape: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -146,11 +148,48 @@ def test_train_and_test_parts(tmp_path: Path, train: str, test: str, y: str) -> 
     )
     first, second = open_source(spec), open_source(f"npz:{spec}#test")
     assert (len(first), len(second)) == (4, 2)
-    assert first.class_names == second.class_names == tuple("012345")
+    assert first.class_names == second.class_names == tuple("0125")
+    assert first.labels is not None and second.labels is not None
+    assert (first.labels.tolist(), second.labels.tolist()) == ([0, 1, 3, 1], [2, 0])
+    assert first.notes == second.notes == (f"no image has the label 3: {RENUMBERED} (label 5 is class 3)",)
     assert (second.name, second.spec) == ("mnist test", f"npz:{spec}#test")
     assert open_source(second.spec).fingerprint == open_source(f"{spec}#test").fingerprint == second.fingerprint
     assert open_source(f"{spec}#train").fingerprint == first.fingerprint
     assert "did you mean 'test'" in refused(f"{spec}#tset")
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers", "names", "note"),
+    [
+        ([2, 0, 1, 1], [2, 0, 1, 1], "012", None),
+        (
+            [1, 3, 2, 3],
+            [0, 2, 1, 2],
+            "123",
+            f"no image has the label 0: {RENUMBERED} (label 3 is class 2)",
+        ),
+        (
+            [7, 0, 7, 3],
+            [2, 0, 2, 1],
+            "037",
+            f"no image has the label 1: {RENUMBERED} (label 7 is class 2)",
+        ),
+        ([5, 5, 5, 5], [0, 0, 0, 0], "5", f"no image has the label 0: {RENUMBERED} (label 5 is class 0)"),
+    ],
+)
+def test_every_class_has_images(
+    tmp_path: Path, given: list[int], numbers: list[int], names: str, note: str | None
+) -> None:
+    """A network would be asked for a class that it has never seen; a source's own numbers remain as names."""
+    write(tmp_path / "train-labels-idx1-ubyte", idx(np.array(given, np.uint8)))
+    for path in (
+        write(tmp_path / "train-images-idx3-ubyte", idx(u8(4, 8, 8))),
+        npz(tmp_path / "a.npz", images=u8(4, 8, 8), labels=np.array(given)),
+    ):
+        images = open_source(str(path))
+        assert images.labels is not None and images.labels.dtype == np.int64
+        assert (images.labels.tolist(), images.class_names) == (numbers, tuple(names))
+        assert images.notes == (() if note is None else (note,))
 
 
 def test_a_hash_in_the_name_is_a_name(tmp_path: Path) -> None:
@@ -258,8 +297,8 @@ def test_idx_images_take_the_labels_beside_them(tmp_path: Path, packed: bool) ->
     path, images = mnist_like(tmp_path, packed)
     assert (images.pixels[:, 0] == u8(3, 5, 6)).all()
     assert images.labels is not None
-    assert images.labels.tolist() == [3, 0, 1]
-    assert images.class_names == tuple("0123")
+    assert images.labels.tolist() == [2, 0, 1]
+    assert images.class_names == tuple("013")
     assert images.spec == f"idx:{path}"
     assert open_source(images.spec).fingerprint == images.fingerprint
 

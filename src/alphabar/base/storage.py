@@ -318,29 +318,28 @@ class Lock:
 
     def __init__(self, directory: Path) -> None:
         with storage_errors(directory):
-            make_directory(directory)
-            self._file = open(directory / ".lock", "a+", opener=_no_link)
-            if not self._taken(time.monotonic() + LOCK_PATIENCE):
-                self._file.seek(0)
-                text = self._file.read(200)
-                self._file.close()
-                raise in_use(directory, text)
+            until = time.monotonic() + LOCK_PATIENCE
+            while not self._taken(directory):
+                if time.monotonic() > until:
+                    raise in_use(directory, holder(directory) or "")
+                time.sleep(LOCK_PATIENCE / 10)
         # who holds it is for people; a full disk may refuse it
         with contextlib.suppress(OSError):
             self._file.truncate(0)
             self._file.write(f"pid {os.getpid()} since {time.strftime('%H:%M')}")
             self._file.flush()
 
-    def _taken(self, until: float) -> bool:
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    return False
-                time.sleep(LOCK_PATIENCE / 10)
-            else:
+    def _taken(self, directory: Path) -> bool:
+        """Try once; what counts is the lock in the folder that has the name now, and starting over renames the old."""
+        make_directory(directory)
+        path = directory / ".lock"
+        self._file = open(path, "a+", opener=_no_link)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(path)):
                 return True
+        self._file.close()
+        return False
 
     def release(self) -> None:
         """Give the right back."""

@@ -57,7 +57,9 @@ def train(config: RunConfig, images: Images, directory: Path, conditions: Condit
     with storage.Lock(directory), Stop() as stop:
         with storage.storage_errors(directory):
             for leftover in directory.rglob(f"{storage.TEMPORARY}*"):
-                storage.remove(leftover)
+                # other commands write in folders of their own, and without the lock
+                if leftover.parent in (directory, directory / "previews"):
+                    storage.remove(leftover)
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         run = trainer.build(config, images)

@@ -39,7 +39,7 @@ from alphabar.data.walk import Walk
 
 __all__ = ["MOST_BYTES", "kept_scan"]
 
-VERSION = 1
+VERSION = 2
 MOST_BYTES = 10 * 2**30
 DAY = 24 * 3600
 PIXELS, ABOUT = "pixels.bin", "about"

@@ -1,7 +1,8 @@
 """Which class an image is of: from a table beside the images, from the store itself, or from its folder.
 
 A table is ``labels.csv`` or ``metadata.csv`` at the top: a header, a column of files (paths from the top) and a column
-of labels. Classes that are all numbers keep them; others are numbered in the order of the bytes of their names.
+of labels. Classes that are all numbers keep them where 0 to K - 1 all occur, else are numbered in their order; others
+are numbered in the order of the bytes of their names.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from alphabar.data.survey import Bad
 from alphabar.data.text import count
 from alphabar.data.walk import Walk
 
-__all__ = ["MAX_CLASSES", "Labels", "read_labels"]
+__all__ = ["MAX_CLASSES", "Labels", "classes_of", "read_labels"]
 
 MAX_CLASSES = 100_000
 MAX_TABLE_BYTES = 2**30
@@ -35,13 +36,34 @@ NUMBER = re.compile(r"\d{1,6}")
 NAMED = 3
 
 
+def classes_of(
+    numbers: npt.NDArray[np.int64], *others: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...], tuple[str, ...]]:
+    """Labels int64 [N] in 0..K-1 for ``numbers`` [N] from 0 up, the names of the K classes, and a note if they differ.
+
+    Classes are the numbers that occur, here or in ``others``, the further parts of the same set: a network would be
+    asked for any other class without having seen it.
+    """
+    found = np.unique(np.concatenate([numbers, *others]))
+    names, last = tuple(map(str, found.tolist())), len(found) - 1
+    if found[last] == last:
+        return numbers, names, ()
+    missing = int(np.argmin(found == np.arange(len(found))))
+    note = (
+        f"no image has the label {missing}: only labels that occur are classes, numbered from 0 "
+        f"(label {found[last]} is class {last})"
+    )
+    return np.searchsorted(found, numbers), names, (note,)
+
+
 @dataclass
 class Labels:
-    """The labels of a set: ``tags`` by file, or None where folders decide."""
+    """The labels of a set: ``tags`` by file, or None where folders decide, by the path in ``inner`` if it is there."""
 
     tags: dict[str, Tag] | None = None
     known: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    inner: dict[str, str] = field(default_factory=dict)
     bad: list[Bad] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -61,12 +83,17 @@ class Labels:
             top = int(numbers.max()) + 1
             if top > MAX_CLASSES:
                 raise DataError(f"labels: class {top - 1:,}; number the classes from 0, below {MAX_CLASSES:,}")
-            return numbers, self.known if len(self.known) >= top else tuple(map(str, range(top)))
+            if len(self.known) >= top:
+                return numbers, self.known
+            numbers, class_names, notes = classes_of(numbers)
+            self.notes += notes
+            return numbers, class_names
         names = sorted(set(texts), key=os.fsencode)
         number = {name: n for n, name in enumerate(names)}
         return np.array([number[text] for text in texts], dtype=np.int64), tuple(map(printable, names))
 
     def _of_folders(self, paths: list[str]) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]:
+        paths = [self.inner.get(path, path) for path in paths]
         tops = [path.split("/")[0] for path in paths if "/" in path]
         loose = len(paths) - len(tops)
         if loose:
@@ -100,7 +127,7 @@ def read_labels(store: Store, found: Walk, images: list[str]) -> Labels:
         labels = _checked(tags, images, next(iter(tags.values())).origin)
         labels.known = store.class_names()
         return labels
-    return Labels(folders=tuple(found.folders))
+    return Labels(folders=tuple(found.folders), inner=found.inner)
 
 
 def _checked(tags: dict[str, Tag], images: list[str], origin: str) -> Labels:

@@ -31,12 +31,14 @@ DEAD = "broken link or link out of the folder"
 class Walk:
     """Files as paths relative to the root; ``folders`` the first-level ones; ``bad`` (path, reason); what was left.
 
-    ``stamps`` holds for every file what changes when its bytes do: its size and times, or a checksum. ``used`` names
-    files that are no images and yet not left out, such as tables of labels.
+    ``inner`` has the path of a file inside the archive or table that it lies in, which is no folder; ``folders`` are
+    then those at the top of that. ``stamps`` holds for every file what changes when its bytes do: its size and times,
+    or a checksum. ``used`` names files that are no images and yet not left out, such as tables of labels.
     """
 
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
+    inner: dict[str, str] = field(default_factory=dict)
     bad: list[tuple[str, str]] = field(default_factory=list)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)

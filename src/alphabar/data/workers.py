@@ -72,7 +72,7 @@ class _Work(Generic[S, T]):
         threading.Thread(target=self._work, name="alphabar-decode", daemon=True).start()
 
     def _take(self) -> range:
-        """The next few items, empty when there are none."""
+        """The next few items, empty when all are taken."""
         if self.again:
             return self.again.pop()
         # a few at once, because handing over costs as much as decoding a small image
@@ -122,7 +122,9 @@ class _Work(Generic[S, T]):
                 turn.given_up = True
                 self.turns.remove(turn)
                 self.results[n] = self.late(self.items[n])
-                self.again.append(range(n + 1, turn.run.stop))
+                # nothing to take means to a thread that all is done
+                if rest := range(n + 1, turn.run.stop):
+                    self.again.append(rest)
                 self._hire()
 
     def stop(self) -> None:

@@ -217,8 +217,8 @@ def open_tar(path: str, reading: Reading | None = None) -> Images:
     """All images in the tar at ``path``, or in the tars of a folder or pattern, taken together.
 
     A sample's label is in the file of its name with the extension ``.cls`` (a number or a name) or ``.json`` (under
-    ``label``, ``cls`` or ``class``); without such files, folders are classes. Raises :class:`DataError` for a damaged
-    or hostile archive, and where :func:`~alphabar.data.scan.scan` does.
+    ``label``, ``cls`` or ``class``); without such files, folders in the tars are classes. Raises :class:`DataError`
+    for a damaged or hostile archive, and where :func:`~alphabar.data.scan.scan` does.
     """
     parts = shards(path)
     if not parts:
@@ -260,7 +260,7 @@ class _Tars:
                 prefix = "" if len(self.parts) == 1 else os.path.basename(part) + "/"
                 for member in _members(spool.file, listed):
                     spool.pieces[member.name] = (member.start, member.size)
-                    listed.add(prefix + member.name, member.size, 1.0, (member.start,))
+                    listed.add(member.name, member.size, 1.0, (member.start,), prefix)
                     places[prefix + member.name] = (spool, member.name)
         names = listed.names()
         self.found = {names[old]: place for old, place in places.items() if old in names}
@@ -357,11 +357,12 @@ def _plain(path: str) -> BinaryIO:
 
 
 class _Members:
-    """The files of an archive as they are listed, each checked."""
+    """The files of an archive, or of several shards, as they are listed, each checked."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.files: dict[str, tuple[int, ...]] = {}
+        self.clean: dict[str, tuple[str, str]] = {}
         self.seen: set[str] = set()
         self.bad: list[tuple[str, str]] = []
         self.notes: list[str] = []
@@ -371,41 +372,49 @@ class _Members:
     def refuse(self, name: str, why: str) -> None:
         raise DataError(f"{self.where}: {printable(name)} {why}")
 
-    def add(self, name: str, size: int, ratio: float, stamp: tuple[int, ...]) -> None:
+    def add(self, name: str, size: int, ratio: float, stamp: tuple[int, ...], shard: str = "") -> None:
+        """The file ``name`` of an archive; ``shard`` is what its path begins with where there are several."""
         clean = name.removeprefix("./")
         parts = clean.split("/")
         if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or re.match(r"[A-Za-z]:", name):
-            self.refuse(name, "is a name that leads out of the archive; pack it again with plain names")
-        if clean in self.seen:
-            self.refuse(name, "is in it twice; pack it again")
-        self.seen.add(clean)
-        if any(map(is_junk, parts)):
+            self.refuse(shard + name, "is a name that leads out of the archive; pack it again with plain names")
+        if shard + clean in self.seen:
+            self.refuse(shard + name, "is in it twice; pack it again")
+        self.seen.add(shard + clean)
+        if any(map(is_junk, (shard + clean).split("/"))):
             self.junk += 1
             return
         self.total += size
         if self.total > MAX_TOTAL_BYTES:
             raise DataError(f"{self.where}: unpacks to more than {MAX_TOTAL_BYTES // 2**30} GiB; give smaller parts")
         if ratio > MAX_RATIO and size > SMALL_BYTES:
-            self.bad.append((name, f"unpacks to {ratio:,.0f} times its size, allowed are {MAX_RATIO}"))
+            self.bad.append((shard + name, f"unpacks to {ratio:,.0f} times its size, allowed are {MAX_RATIO}"))
             return
-        self.files[name] = (size, *stamp)
+        self.files[shard + name] = (size, *stamp)
+        self.clean[shard + name] = (shard, clean)
         if len(self.files) > MAX_MEMBERS:
             raise DataError(f"{self.where}: more than {MAX_MEMBERS:,} files; give smaller parts")
 
-    def names(self) -> dict[str, str]:
-        """Name in the archive → name below the one folder that holds everything, if there is one."""
-        clean = {name: name.removeprefix("./") for name in self.files}
-        tops = {name.split("/")[0] if "/" in name else "" for name in clean.values()}
+    def inner(self) -> dict[str, str]:
+        """Name of a file → its path in its archive, below the one folder that holds everything, if there is one."""
+        clean = {name: short for name, (_, short) in self.clean.items()}
+        tops = {short.split("/")[0] if "/" in short else "" for short in clean.values()}
         if len(tops) == 1 and (top := tops.pop()):
             return {name: short[len(top) + 1 :] for name, short in clean.items()}
         return clean
 
+    def names(self) -> dict[str, str]:
+        """Name of a file → its path in the listing: the whole one in shards, else the inner one."""
+        inner = self.inner()
+        return {name: shard + clean if shard else inner[name] for name, (shard, clean) in self.clean.items()}
+
     def walk(self, *archives: os.stat_result) -> Walk:
         found = Walk(bad=sorted(self.bad))
-        names = self.names()
+        names, inner = self.names(), self.inner()
         found.stamps = {names[name]: stamp for name, stamp in self.files.items()}
         found.files = sorted(found.stamps, key=os.fsencode)
-        found.folders = sorted({name.split("/")[0] for name in found.files if "/" in name}, key=os.fsencode)
+        found.folders = sorted({short.split("/")[0] for short in inner.values() if "/" in short}, key=os.fsencode)
+        found.inner = {names[name]: short for name, short in inner.items()}
         found.stamps[""] = tuple(n for one in archives for n in (one.st_size, one.st_mtime_ns, one.st_ctime_ns))
         if self.junk:
             found.ignored[HIDDEN] = self.junk

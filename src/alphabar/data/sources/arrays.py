@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from alphabar.base.errors import DataError, printable
 from alphabar.data.batch import Images
+from alphabar.data.labels import classes_of
 from alphabar.data.npy_image import npy_header
 from alphabar.data.reading import Reading
 from alphabar.data.sniff import sniff
@@ -106,10 +107,9 @@ def open_npz(path: str, reading: Reading | None = None) -> Images:
     if labels is None:
         return Images(pixels, None, (), name, spec_of("npz", file, part), reduced=units is not None, units=units)
     numbers = check_labels(labels, len(pixels), f"{what}: {printable(labels_key)}")
-    top = max(int(each.max()) for each in (numbers, *(check_labels(r, len(r), what) for r in relatives if len(r))))
-    class_names = tuple(str(number) for number in range(top + 1))
+    numbers, class_names, notes = classes_of(numbers, *(check_labels(r, len(r), what) for r in relatives if len(r)))
     spec = spec_of("npz", file, part)
-    return Images(pixels, numbers, class_names, name, spec, reduced=units is not None, units=units)
+    return Images(pixels, numbers, class_names, name, spec, notes, reduced=units is not None, units=units)
 
 
 def _keys(members: dict[str, str], part: str, what: str) -> tuple[str, str]:

@@ -82,6 +82,9 @@ class _Tables:
         self.where, self.spec = printable(path), spec_of("hub", path, part)
         self.name = stem(path) + ("" if part == PARTS[0] else f" {part}")
         self.files, self.pyarrow = files, pyarrow
+        # tables of one name may lie in different folders, so each is called by its path below what holds them all
+        top = os.path.commonpath([os.path.dirname(file) for file in files])
+        self.names = {file: os.path.relpath(file, top) for file in files}
         self.spool: Spool | None = None
         self.lock = threading.Lock()
         self.labels: dict[str, Tag] = {}
@@ -97,8 +100,9 @@ class _Tables:
             status = os.stat(file)
             stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             for row in range(self._rows(file)):
-                found.files.append(_row_name(file, row))
+                found.files.append(_row_name(self.names[file], row))
                 found.stamps[found.files[-1]] = stamp
+                found.inner[found.files[-1]] = str(row)
         return found
 
     def open(self, name: str) -> BinaryIO:
@@ -161,7 +165,7 @@ class _Tables:
                     images = batch.column(schema.names.index(image) if file.endswith(".arrow") else image)
                     texts = [None] * len(images) if label is None else batch.column(label).to_pylist()
                     for value, text in zip(images, texts, strict=True):
-                        name = _row_name(file, row)
+                        name = _row_name(self.names[file], row)
                         _keep(spool, name, value.as_py())
                         if text is not None:
                             self.labels[name] = Tag(str(text), f"column {label}")
@@ -180,8 +184,8 @@ class _Tables:
         return found
 
 
-def _row_name(file: str, row: int) -> str:
-    return f"{os.path.basename(file)}:{row:07}"
+def _row_name(table: str, row: int) -> str:
+    return f"{table}:{row:07}"
 
 
 def _keep(spool: Spool, name: str, value: Any) -> None:

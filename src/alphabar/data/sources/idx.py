@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from alphabar.base.errors import DataError, printable
 from alphabar.data.batch import Images
+from alphabar.data.labels import classes_of
 from alphabar.data.reading import Reading
 from alphabar.data.sniff import sniff
 from alphabar.data.sources.layout import arrange, check_labels
@@ -58,9 +59,8 @@ def open_idx(path: str, reading: Reading | None = None) -> Images:
     beside = _labels_beside(path)
     if beside is None:
         return Images(pixels, None, (), stem(path), spec_of("idx", path))
-    labels = check_labels(_read(beside), len(pixels), printable(beside))
-    names = tuple(str(number) for number in range(int(labels.max()) + 1))
-    return Images(pixels, labels, names, stem(path), spec_of("idx", path))
+    labels, names, notes = classes_of(check_labels(_read(beside), len(pixels), printable(beside)))
+    return Images(pixels, labels, names, stem(path), spec_of("idx", path), notes)
 
 
 def _labels_beside(path: str) -> str | None:
