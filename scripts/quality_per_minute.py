@@ -232,10 +232,9 @@ def rows_of(found: dict[str, Any]) -> Rows:
 
 
 def base_of(who: str, minutes: float, rows: Rows) -> str:
-    """What a change to our recipe is compared with: the recipe that shares most of its settings and has no others."""
-    settings = set(who.split())
-    bases = [other for other, goal in rows if goal == minutes and set(other.split()) < settings]
-    return max(bases, key=lambda other: len(other.split()), default=OURS)
+    """What a change to our recipe is compared with: the same network with everything else as it is, if that was run."""
+    network = " ".join([OURS, *(setting for setting in who.split() if setting.startswith("net."))])
+    return network if network != who and (network, minutes) in rows else OURS
 
 
 def facts_of(minutes: float, several: list[dict[str, Any]]) -> str:
