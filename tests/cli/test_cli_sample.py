@@ -183,6 +183,16 @@ def test_who_names_a_variance_gets_a_sampler_that_has_one():
     assert type(rule) is ab.samplers.Ancestral and isinstance(large.variance, ab.FixedLarge) and len(chain) == 20
 
 
+def test_what_is_asked_for_sampling_does_not_reach_the_model():
+    """Its bound, measured afterwards, is that of the model as it was trained."""
+    denoiser = ab.Denoiser(
+        lambda x, t: x, ab.schedules.Linear(T=200).build(), shape=(1, 2, 2), variance=ab.FixedLarge()
+    )
+    _, _, spaced = prepare(denoiser, "ancestral", 20, ["denoiser.clip=none"], quiet=True)
+    assert isinstance(spaced.variance, ab.FixedSmall) and spaced.clip is None
+    assert isinstance(denoiser.variance, ab.FixedLarge) and denoiser.clip == ab.Clip(1.0)
+
+
 def test_a_schedule_of_few_steps_is_walked_whole():
     denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=30).build(), shape=(1, 2, 2))
     rule, chain, _ = prepare(denoiser, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,11 @@ import alphabar as ab
 from alphabar.cli.evaluate import held_out_images
 from alphabar.cli.main import main
 from alphabar.cli.model import open_model
+from alphabar.data.batch import Images
 from alphabar.evaluation import work
+from alphabar.evaluation.dataset import fixed_subset
 from alphabar.evaluation.features.classifier import classifier_folder, open_classifier
+from alphabar.model.variance import VARIANCES
 from oracles import linear_guess
 from oracles import metrics as oracle
 from tiny import SETTINGS, npz, pixels
@@ -42,12 +46,21 @@ def classes(run) -> str:
     return "ramps"
 
 
+KID = ("--metrics", "kid", "--features", "pixels", "-n", "8")
+
+
 def evaluate(run: Path, capsys, *more: str) -> dict:
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json", *more]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 1
     return json.loads(out)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Trials that take no second each, where nobody reads the estimate."""
+    monkeypatch.setattr(work, "TRIAL_SECONDS", 0.01)
 
 
 def refused(capsys, *arguments: str) -> tuple[int, str]:
@@ -181,6 +194,44 @@ def test_a_saved_model_is_compared_with_a_source(run, capsys, tmp_path):
     assert code == 2 and "--reference SOURCE" in error
 
 
+def test_what_samples_are_made_with_does_not_reach_the_bound(run, capsys, tmp_path, quick):
+    """The bound is of the model as it was trained, alone or beside metrics of samples, and is kept as that."""
+    root = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    samples = ("--features", "pixels", "-n", "8", "denoiser.variance=fixed_small", "denoiser.clip=none")
+    both = evaluate(root, capsys, "--metrics", "bpd,kid", *samples)
+    shutil.rmtree(root / "evaluation")
+    alone = evaluate(root, capsys, "--metrics", "bpd")
+    assert both["bits_per_dim"] == alone["bits_per_dim"]
+    trained = ab.load(root)
+    assert alone["card"]["bound"]["variance"] == VARIANCES.name_of(trained.variance)
+    assert alone["card"]["bound"]["clip"] == trained.clip.limit
+
+
+def test_a_card_tells_chains_apart(run, capsys, quick):
+    """Equal steps at other times are other samples."""
+    cards, names = [], []
+    for spacing in ("uniform", "quadratic"):
+        found = evaluate(run, capsys, *KID, "--steps", "5", "--sampler", "ancestral", f"chain.spacing={spacing}")
+        found["card"].pop("seconds")
+        cards.append(found["card"])
+        names.append(found["card"]["samples"]["spacing"])
+    assert names == ["uniform", "quadratic"]
+    cards[1]["samples"]["spacing"] = "uniform"
+    assert cards[0] == cards[1], "nothing else differs"
+
+
+def test_no_result_overwrites_another(run, capsys, tmp_path, quick):
+    """Other metrics of the same samples, or samples at other times, are files of their own."""
+    root = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    few = ("--steps", "5", "--sampler", "ancestral")
+    asked = [("kid",), ("fid",), ("kid,fid",), ("kid", *few), ("kid", *few, "chain.spacing=quadratic")]
+    for count, (metrics, *more) in enumerate(asked, 1):
+        evaluate(root, capsys, "--metrics", metrics, "--features", "pixels", "-n", "8", *more)
+        assert len(list((root / "evaluation").glob("*.json"))) == count
+    evaluate(root, capsys, "--metrics", "fid,kid,fid", "--features", "pixels", "-n", "8")
+    assert len(list((root / "evaluation").glob("*.json"))) == len(asked), "the same numbers in another order"
+
+
 # --- stopping ----------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +349,81 @@ def test_float_images_have_no_bits_per_dim(run, tmp_path, capsys):
     assert code == 3 and "float32" in error
 
 
+# --- other images ------------------------------------------------------------------------------------------------
+
+
+def class_folder(root: Path, counts: dict[str, int]) -> str:
+    """Images in a folder per class; all pixels of those of the class number i, in this order, are 10 i + 0 … 9."""
+    for number, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((8, 8), 10 * number + i % 10, np.uint8)).save(root / name / f"{i}.png")
+    return str(root)
+
+
+def test_some_of_a_class_folder_are_of_every_class(run, capsys, tmp_path, quick):
+    """Fewer images are a random part of more, always the same."""
+    source = class_folder(tmp_path / "sorted", {"a": 30, "b": 30})
+    seen = {}
+    for n in ("8", "24"):
+        found = evaluate(run, capsys, "--metrics", "bpd", "--data", source, "-n", n)
+        assert found["card"]["bound"]["n"] == int(n)
+        arrays = np.load(run / "evaluation" / next(name for name in found["files"] if name.endswith("-bound.npz")))
+        seen[n] = arrays["bits_per_dim"]
+    # the noise of an image is that of its row, so the first rows of both agree where the images do
+    np.testing.assert_allclose(seen["8"], seen["24"][:8], rtol=1e-4)
+    opened = open_model(run)
+    images = held_out_images(opened.folder, source, opened.denoiser)
+    some = {n: fixed_subset(images, n).pixels[:, 0, 0, 0] for n in (8, 24)}
+    assert (some[8] == some[24][:8]).all()
+    assert 0.3 < (some[24] < 10).mean() < 0.7
+    assert fixed_subset(images, 60) is images and fixed_subset(images, None) is images
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory) -> Path:
+    """The run of a network with classes, trained on folders of cats, dogs and frogs."""
+    root = tmp_path_factory.mktemp("animals")
+    source = class_folder(root / "train", {"cat": 12, "dog": 12, "frog": 12})
+    settings = [*SETTINGS, "net.num_classes=3", "data.held_out=6"]
+    assert main(["train", source, "--out", str(root / "run"), "--steps", "2", *settings]) == 0
+    return root / "run"
+
+
+def opened_images(model: Path, source: str) -> Images:
+    opened = open_model(model)
+    return held_out_images(opened.folder, source, opened.denoiser)
+
+
+def test_classes_of_other_images_are_known_by_name(animals, tmp_path, capsys, quick):
+    """A dog is a dog, also where there is no cat before it."""
+    source = class_folder(tmp_path / "test", {"dog": 3, "frog": 3})
+    images = opened_images(animals, source)
+    assert images.labels.tolist() == [1, 1, 1, 2, 2, 2] and images.class_names == ("cat", "dog", "frog")
+    assert evaluate(animals, capsys, "--metrics", "bpd", "--data", source)["card"]["bound"]["n"] == 6
+    code, error = refused(
+        capsys, "evaluate", str(animals), "--data", class_folder(tmp_path / "four", {"ant": 2, "cat": 2})
+    )
+    assert code == 3 and "class ant" in error and "cat, dog, frog" in error
+
+
+def test_classes_that_are_numbers_are_taken_as_they_are(animals, tmp_path, capsys, quick):
+    """With a note; a number that the network does not know is refused. A saved model knows no names."""
+    capsys.readouterr()
+    images = opened_images(animals, str(npz(tmp_path / "numbers.npz", n=6, labels=3)))
+    assert images.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert "note" in capsys.readouterr().out
+    code, error = refused(capsys, "evaluate", str(animals), "--data", str(npz(tmp_path / "four.npz", labels=4)))
+    assert code == 3 and "class 3" in error and "0 … 2" in error
+    assert opened_images(animals, class_folder(tmp_path / "12", {"1": 2, "2": 2})).labels.tolist() == [1, 1, 2, 2]
+    ab.save(ab.load(animals), tmp_path / "model")
+    source = class_folder(tmp_path / "named", {"cat": 2, "dog": 2})
+    found = evaluate(tmp_path / "model", capsys, "--metrics", "bpd", "--data", source)
+    assert found["card"]["bound"]["n"] == 4
+    assert main(["evaluate", str(tmp_path / "model"), "--metrics", "bpd", "--data", source]) == 0
+    assert "taken as they are" in capsys.readouterr().out
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +443,9 @@ def test_float_images_have_no_bits_per_dim(run, tmp_path, capsys):
         (("--metrics", "bpd", "--features", "nothing"), 2, "--features: only for fid, kid, is, pr, copies"),
         (("--metrics", "bpd", "--steps", "5", "sampler.eta=0"), 2, "--steps, settings: only for fid"),
         (("--metrics", "fid,kid", "--hops", "5"), 2, "--hops: only for bpd, got --metrics fid,kid"),
+        (("--metrics", "bpd", "--reference", "nowhere"), 2, "--reference: only for fid, kid, pr, got --metrics bpd"),
+        (("--metrics", "is,copies", "--reference", "train"), 2, "--reference: only for fid, kid, pr"),
+        (("--metrics", "fid", "--seed", "0"), 2, "--seed: only for bpd, got --metrics fid"),
     ],
 )
 def test_wrong_requests_are_one_line(run, capsys, arguments, code, words):
@@ -359,6 +488,22 @@ def test_a_damaged_classifier_is_refused_by_name_and_passed_over_without(run, cl
     assert main(["evaluate", str(run), "--metrics", "kid", "-n", "8"]) == 0
     out = capsys.readouterr().out
     assert "random" in out and "classifier broken is passed over" in out
+
+
+def test_a_classifier_of_other_images_of_that_name_is_passed_over(tmp_path, capsys, monkeypatch, quick):
+    """Without --features it is a classifier of the very images of the run, not one of any train.npz."""
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    for place, classes in (("here", 2), ("there", 4)):
+        (tmp_path / place).mkdir()
+        npz(tmp_path / place / "train.npz", labels=classes)
+    run, source = tmp_path / "run", str(tmp_path / "here" / "train.npz")
+    assert main(["train", source, "--out", str(run), "--steps", "1", *SETTINGS, "data.held_out=8"]) == 0
+    kid = ("--metrics", "kid", "-n", "8")
+    for place, expected in (("there", "random-conv"), ("here", "classifier here")):
+        made = main(["classifier", str(tmp_path / place / "train.npz"), "--name", place, "--epochs", "1"])
+        assert made == 0
+        assert evaluate(run, capsys, *kid)["card"]["features"]["name"] == expected
+    assert evaluate(run, capsys, *kid, "--reference", source)["card"]["features"]["name"] == "classifier here"
 
 
 def test_classifiers_need_classes(run, tmp_path, capsys):

@@ -10,6 +10,7 @@ import torch
 
 import alphabar as ab
 from alphabar.data.batch import Images
+from alphabar.evaluation import dataset
 from alphabar.evaluation.dataset import dataset_bound
 from alphabar.evaluation.likelihood import mean_and_error
 from alphabar.training.trainer import new_denoiser
@@ -68,3 +69,17 @@ def test_a_set_is_judged_image_by_image_whatever_the_batch() -> None:
     assert len(nats[0].unique()) == 5
     for values in nats[1:]:
         torch.testing.assert_close(values, nats[0], rtol=1e-4, atol=0)
+
+
+def test_the_pilot_looks_at_images_from_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files come sorted by class; the first of them are one class."""
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(dataset, "importance_plan", lambda denoiser, x0, *rest, **labels: seen.append(x0))
+    levels = np.repeat(np.array([0, 255], dtype=np.uint8), 50)[:, None, None, None]
+    images = Images(np.tile(levels, (1, 1, 8, 8)), None, (), "sorted", "sorted")
+    denoiser = new_denoiser(config(), (1, 8, 8)).eval()
+    for _ in range(2):
+        dataset.dataset_plan(denoiser, images, ab.Chain.full(denoiser.schedule), 8, seed=1)
+    first, second = seen
+    assert len(first) == 16 and 4 <= int((first[:, 0, 0, 0] > 0).sum()) <= 12
+    assert torch.equal(first, second)

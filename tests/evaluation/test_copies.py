@@ -36,6 +36,20 @@ def test_nearest_of_images_is_exact_in_grey_levels():
     assert found.index.tolist() == [1] and found.rmse.tolist() == [2.0]
 
 
+def test_bytes_are_compared_a_piece_at_a_time():
+    """Rows of 8-bit images stay 8-bit as a whole; distances are those of float64 rows, in the unit asked for."""
+    rng = np.random.default_rng(1)
+    rows = [torch.from_numpy(rng.integers(0, 256, (n, 12), dtype=np.uint8)) for n in (9, 70, 60)]
+    index, distance = nearest_rows(rows[0], rows[1], chunk=4)
+    wanted = brute(rows[0].numpy().astype(float), rows[1].numpy().astype(float))
+    assert (index.numpy() == wanted[0]).all()
+    np.testing.assert_allclose(distance.numpy(), wanted[1], rtol=1e-12)
+    found, expected = find_copies(*rows, unit=0.25), find_copies(*(0.25 * part.double() for part in rows))
+    assert (found.index == expected.index).all() and found.threshold == pytest.approx(expected.threshold, rel=1e-12)
+    torch.testing.assert_close(found.distance, expected.distance, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.usual, expected.usual, rtol=1e-12, atol=0)
+
+
 def data(n: int, seed: int) -> torch.Tensor:
     return torch.randn((n, 20), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 

@@ -7,6 +7,10 @@ import torch
 from alphabar.base.cache import cache_folder
 from alphabar.evaluation import cache
 from alphabar.evaluation.parts import Parts, key_of
+from alphabar.evaluation.work import BoundWork
+from alphabar.model.variance import FixedLarge
+from alphabar.training.trainer import new_denoiser
+from tiny import config, images
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
@@ -57,3 +61,19 @@ def test_a_longer_part_serves_a_shorter_call_and_not_the_other_way(tmp_path):
 def test_keys_differ_wherever_facts_do():
     keys = {key_of(facts) for facts in ({}, {"a": 1}, {"a": 2}, {"a": "1"}, {"a": [1, 2]}, {"a": [2, 1]}, {"b": 1})}
     assert len(keys) == 7
+
+
+def test_a_bound_is_kept_for_its_variance_and_clip(tmp_path):
+    """Both can be changed without the weights, and decide the bound."""
+    data, denoiser = images(4), new_denoiser(config(), (1, 8, 8)).eval()
+
+    def left() -> int:
+        return BoundWork(denoiser, data, tmp_path, {"weights": "w"}, seed=0).left()
+
+    for _ in BoundWork(denoiser, data, tmp_path, {"weights": "w"}, seed=0).run():
+        pass
+    assert left() == 0
+    denoiser.clip, clip = None, denoiser.clip
+    assert left() == 4
+    denoiser.clip, denoiser.variance = clip, FixedLarge()
+    assert left() == 4

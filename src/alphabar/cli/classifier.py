@@ -6,7 +6,7 @@ import re
 import time
 
 from alphabar.base.cache import cache_folder
-from alphabar.base.errors import CheckpointError, ConfigError, printable
+from alphabar.base.errors import CheckpointError, ConfigError, DataError, printable
 from alphabar.cli.console import duration, progress, say
 from alphabar.cli.reading import open_watched
 from alphabar.data.batch import Images
@@ -78,6 +78,19 @@ def _best(images: Images | None, shape: tuple[int, int, int], *, quiet: bool) ->
             if not quiet:
                 say(f"note         classifier {printable(name)} is passed over: {damaged}")
             continue
-        if images is not None and facts.trained_on == images.name and facts.shape == shape:
+        if images is None or facts.trained_on != images.name or facts.shape != shape:
+            continue
+        if facts.fingerprint == _fingerprint_of_all(images):
             return name
     return "inception" if shape[0] == 3 and (cache_folder() / "inception" / FILE).exists() else "random-conv"
+
+
+def _fingerprint_of_all(images: Images) -> str | None:
+    """The fingerprint of the set that ``images`` are part of, read as :func:`run` reads it; None where it cannot."""
+    if images.numbers is None:
+        return images.fingerprint
+    _, height, width = images.shape
+    try:
+        return open_watched(images.spec, Reading(height if height == width else None)).fingerprint
+    except DataError:
+        return None

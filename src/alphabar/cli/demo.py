@@ -55,9 +55,9 @@ def run(out: Path, minutes: float, seed: int) -> None:
     config = from_tables(read_toml(out / "config.toml"))
     train_images, held_out = data_of_run(folder)
 
-    rule, chain, denoiser = sampling.prepare(denoiser, None, None)
+    rule, chain, sampled = sampling.prepare(denoiser, None, None)
     facts = {"model": str(folder), "weights": "ema", "times": list(chain.times)}
-    images = sampling.write_samples(denoiser, rule, chain, range(SAMPLES), out / "samples", facts, animate=True)
+    images = sampling.write_samples(sampled, rule, chain, range(SAMPLES), out / "samples", facts, animate=True)
     storage.write_file(out / "grid.png", (out / "samples" / "grid.png").read_bytes())
     for kind in ("gif", "webp"):
         storage.write_file(out / f"denoising.{kind}", (out / "samples" / f"denoising.{kind}").read_bytes())

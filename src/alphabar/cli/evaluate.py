@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alphabar.base import storage
 from alphabar.base.choice import describe
 from alphabar.base.errors import ConfigError, DataError, printable
@@ -24,14 +22,15 @@ from alphabar.data.batch import Images, split
 from alphabar.data.reading import Reading
 from alphabar.evaluation.bound_study import BoundStudy
 from alphabar.evaluation.card import card_lines, versions
-from alphabar.evaluation.dataset import dataset_bound
+from alphabar.evaluation.classes import matched
+from alphabar.evaluation.dataset import dataset_bound, fixed_subset
 from alphabar.evaluation.likelihood import Bound
 from alphabar.evaluation.parts import key_of
 from alphabar.evaluation.sample_study import RealImages, SampleStudy
 from alphabar.evaluation.study import Study
-from alphabar.evaluation.work import SampleWork, Work, batch_size
+from alphabar.evaluation.work import SampleWork, Work, batch_size, conventions
 from alphabar.model.denoiser import Denoiser
-from alphabar.model.variance import VARIANCES
+from alphabar.model.network import unet
 from alphabar.process.chain import Chain
 from alphabar.runtime.config import RunConfig, from_tables, read_toml
 from alphabar.samplers import SAMPLERS
@@ -52,6 +51,7 @@ METRICS: Registry[str] = Registry(
         "copies": "samples that look like training images",
     },
 )
+COMPARED = ("fid", "kid", "pr")
 
 
 def run(
@@ -62,12 +62,12 @@ def run(
     n: int | None,
     hops: int | None,
     data: str | None,
-    reference: str,
+    reference: str | None,
     features: str | None,
     sampler: str | None,
     steps: int | None,
     weights: str,
-    seed: int,
+    seed: int | None,
     as_json: bool,
 ) -> None:
     """The command."""
@@ -76,22 +76,23 @@ def run(
         METRICS[name]
     if n is not None and n < 1:
         raise ConfigError(f"--n: need at least 1 image, got {n}")
-    of_samples = {"--features": features, "--sampler": sampler, "--steps": steps, "settings": settings}
-    of_the_bound = {"--hops": hops, "--data": data}
+    of_samples = {"--features": features, "--sampler": sampler, "--steps": steps, "settings": settings or None}
+    of_the_bound = {"--hops": hops, "--data": data, "--seed": seed}
     _all_used(of_samples, wanted, [name for name in METRICS if name != "bpd"])
     _all_used(of_the_bound, wanted, ["bpd"])
+    _all_used({"--reference": reference}, wanted, COMPARED)
     opened = open_model(path, weights)
     out = checkpoint.output_folder(opened.folder) / "evaluation"
     studies: list[Study] = []
     if "bpd" in wanted:
-        images = held_out_images(opened.folder, data, opened.denoiser)
-        images = images.subset(np.arange(min(n or len(images), len(images))))
+        images = fixed_subset(held_out_images(opened.folder, data, opened.denoiser, quiet=as_json), n)
         facts = {"weights": opened.weights_sha256}
-        studies.append(BoundStudy(opened.denoiser, images, out / "parts", facts, seed=seed, hops=hops))
+        studies.append(BoundStudy(opened.denoiser, images, out / "parts", facts, seed=seed or 0, hops=hops))
     scores = [name for name in wanted if name not in ("bpd", "copies")]
     if set(wanted) - {"bpd"}:
         samples = _sample_work(opened, out / "parts", n or SAMPLES, sampler, steps, settings, as_json)
-        real = _real_images(opened, reference, compare=bool(set(scores) - {"is"}), copies="copies" in wanted)
+        against = "train" if reference is None else reference
+        real = _real_images(opened, against, compare=bool(set(COMPARED) & set(wanted)), copies="copies" in wanted)
         net = features_for(features, real.reference or real.train, samples.denoiser.shape, quiet=as_json)
         studies.append(SampleStudy(samples, net, scores, real, out / "parts"))
     seconds = _work([work for study in studies for work in study.works], quiet=as_json)
@@ -100,7 +101,7 @@ def run(
 
 def _all_used(given: Mapping[str, object], wanted: Sequence[str], users: Sequence[str]) -> None:
     """Refuse options that only metrics read which nobody asked for."""
-    named = [option for option, value in given.items() if value]
+    named = [option for option, value in given.items() if value is not None]
     if named and not set(users) & set(wanted):
         raise ConfigError(
             f"{', '.join(named)}: only for {', '.join(users)}, got --metrics {','.join(wanted)}; add one of them or "
@@ -121,8 +122,7 @@ def _sample_work(
     card = {
         "sampler": describe(SAMPLERS, rule),
         "steps": f"{len(chain)} of {denoiser.schedule.T}",
-        "variance": VARIANCES.name_of(denoiser.variance),
-        "clip": "none" if denoiser.clip is None else denoiser.clip.limit,
+        **conventions(denoiser),
         "rounding": "nearest of 256 levels",
     }
     facts = {"weights": opened.weights_sha256, "times": list(chain.times), "card": card}
@@ -188,14 +188,14 @@ def _report(
     for study in studies:
         card.update(study.card)
     card["versions"] = versions()
-    stem = out / f"{folder.resolve().name}-{weights}-{key_of(card)}"
-    numbers: dict[str, float | None] = {}
+    found = [study.numbers() for study in studies]
+    numbers = {name: number for part in found for name, number in part.items()}
+    # what was measured is no part of the card, by which numbers compare, but one result must not overwrite another
+    stem = out / f"{folder.resolve().name}-{weights}-{key_of({**card, 'numbers': sorted(numbers)})}"
     lines = []
     files = []
-    for study in studies:
-        found = study.numbers()
-        numbers.update(found)
-        lines += study.lines(found)
+    for study, part in zip(studies, found, strict=True):
+        lines += study.lines(part)
         files += study.write(stem)
     result = {**numbers, "card": {**card, "seconds": seconds}, "files": [file.name for file in files]}
     took = f"{duration(seconds['actual'])}, estimated {duration(seconds['estimated'])}"
@@ -248,12 +248,13 @@ def data_of_run(folder: Path) -> tuple[Images, Images]:
     return train, held_out
 
 
-def held_out_images(folder: Path, data: str | None, denoiser: Denoiser) -> Images:
+def held_out_images(folder: Path, data: str | None, denoiser: Denoiser, *, quiet: bool = False) -> Images:
     """The images of ``data``, or those that the run of the checkpoint ``folder`` kept from training.
 
     Raises:
         ConfigError: if there are none, or the model is not of a run.
-        DataError: if the images are of another shape, or no longer those that the run was trained on.
+        DataError: if the images are of another shape or of classes that the model does not know, or no longer those
+            that the run was trained on.
     """
     if data is not None:
         images = _others(folder, data, denoiser)
@@ -266,7 +267,26 @@ def held_out_images(folder: Path, data: str | None, denoiser: Denoiser) -> Image
             f"{printable(images.name)}: images are {images.shape}, the model makes {denoiser.shape}; give others to "
             "--data"
         )
-    return images
+    return images if data is None else _in_its_classes(folder, images, denoiser, quiet=quiet)
+
+
+def _in_its_classes(folder: Path, images: Images, denoiser: Denoiser, *, quiet: bool) -> Images:
+    """Other images with the labels of the model at ``folder``; those without labels, or for one without, as they are.
+
+    Raises:
+        DataError: if some are of a class that the model does not know.
+    """
+    classes = unet(denoiser).config.num_classes
+    if not classes or images.labels is None:
+        return images
+    try:
+        known, why = data_of_run(folder)[0].class_names, "they have names on one side only"
+    except (ConfigError, DataError) as missing:
+        known, why = (), f"the names that the model learned are not at hand ({str(missing).partition(';')[0]})"
+    relabelled, by_name = matched(images, known, classes)
+    if not (by_name or quiet):
+        say(f"note         {printable(images.name)}: the numbers of its classes are taken as they are: {why}")
+    return relabelled
 
 
 def measure_bound(denoiser: Denoiser, images: Images, *, seed: int = 0) -> Bound:

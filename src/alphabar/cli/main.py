@@ -170,7 +170,9 @@ def evaluate(
     ] = None,
     hops: Annotated[int | None, typer.Option(help="bpd: estimate from this many hops instead of all T.")] = None,
     data: Annotated[str | None, typer.Option(help="bpd: other images than those the run held out.")] = None,
-    reference: Annotated[str, typer.Option(help="Compare with: train, held-out, or a SOURCE.")] = "train",
+    reference: Annotated[
+        str | None, typer.Option(help="fid, kid, pr: compare with train, held-out, or a SOURCE [train].")
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(
@@ -180,7 +182,7 @@ def evaluate(
     sampler: SamplerName = None,
     steps: SampleSteps = None,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="bpd: seed of the noise.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="bpd: seed of the noise [0].")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model; every number comes with the card that says how it was made.

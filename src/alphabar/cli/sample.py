@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import platform
@@ -113,7 +114,7 @@ def parse_seeds(n: int | None, seeds: str | None) -> list[int]:
 def prepare(
     denoiser: Denoiser, sampler: str | None, steps: int | None, settings: Sequence[str] = (), *, quiet: bool = False
 ) -> tuple[Sampler, Chain, Denoiser]:
-    """The update rule, the chain, and the denoiser with the conventions that ``settings`` ask for.
+    """The update rule, the chain, and a copy of the denoiser, sharing its weights, with the conventions asked for.
 
     Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md);
     without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 50 for others.
@@ -134,6 +135,7 @@ def prepare(
             raise ConfigError(
                 f"{section}.{printable(unknown.pop())}: unknown key; allowed are {', '.join(sorted(allowed))}"
             )
+    denoiser = copy.copy(denoiser)
     conventions: dict[str, Any] = tables.get("denoiser", {})
     name, hops = _choose(denoiser, sampler, steps, names_variance="variance" in conventions)
     rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")

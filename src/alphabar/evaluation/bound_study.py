@@ -18,7 +18,7 @@ from alphabar.evaluation.figures.base import Table
 from alphabar.evaluation.hops import HopPlan
 from alphabar.evaluation.likelihood import Bound, mean_and_error
 from alphabar.evaluation.rate_distortion import rate_distortion
-from alphabar.evaluation.work import BoundWork, Work
+from alphabar.evaluation.work import BoundWork, Work, conventions
 from alphabar.model.denoiser import Denoiser
 from alphabar.process.chain import Chain
 
@@ -58,6 +58,7 @@ class BoundStudy:
                 "chain": f"all {len(chain)} steps"
                 if plan is None
                 else f"{plan.hops} importance-sampled hops and {plan.decoder_draws} draws of L_0 per image",
+                **conventions(denoiser),
                 "seed": seed,
             }
         }

@@ -36,7 +36,8 @@ def nearest(images: Tensor, others: Tensor) -> Nearest:
 def nearest_rows(rows: Tensor, others: Tensor, *, skip_self: bool = False, chunk: int = 1024) -> tuple[Tensor, Tensor]:
     """The nearest of ``others`` [M, D] for each of ``rows`` [N, D]: index int64 [N], Euclidean distance float64 [N].
 
-    With ``skip_self`` row i of ``others`` is no neighbour of row i of ``rows``. Memory does not grow with M.
+    With ``skip_self`` row i of ``others`` is no neighbour of row i of ``rows``. Rows become float64 a chunk at a time:
+    memory does not grow with M.
     """
     best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     index = torch.zeros(len(rows), dtype=torch.int64)
@@ -83,8 +84,10 @@ class Copies:
         return (self.distance < self.threshold) | (self.distance == 0)
 
 
-def find_copies(samples: Tensor, train: Tensor, held_out: Tensor) -> Copies:
+def find_copies(samples: Tensor, train: Tensor, held_out: Tensor, *, unit: float = 1.0) -> Copies:
     """Compare ``samples`` [N, D] with ``train`` [M, D]; ``held_out`` [B, D] were drawn like ``train`` but not seen.
+
+    The distances found are Euclidean ones times ``unit``, so that rows of bytes need not be scaled.
 
     With fewer than 50 held-out images the training images themselves are the baseline, each compared with the others
     (at most 5,000 of them). An unseen image that equals a training image says that the data hold duplicates, not how
@@ -104,4 +107,4 @@ def find_copies(samples: Tensor, train: Tensor, held_out: Tensor) -> Copies:
         baseline = f"{len(usual):,} training images, each against the others"
     different = usual[usual > 0]
     threshold = float(torch.minimum(different.quantile(LEVEL), different.median() / 2)) if len(different) else 0.0
-    return Copies(index, distance, usual, threshold, baseline)
+    return Copies(index, distance * unit, usual * unit, threshold * unit, baseline)

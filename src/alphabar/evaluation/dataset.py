@@ -10,6 +10,7 @@ from torch import Tensor
 from alphabar.base.pixels import to_model_range
 from alphabar.base.rng import PerImage, derive
 from alphabar.data.batch import Images
+from alphabar.data.order import permutation
 from alphabar.evaluation.hops import HopPlan
 from alphabar.evaluation.likelihood import Bound, variational_bound
 from alphabar.evaluation.pilot import importance_plan
@@ -17,9 +18,19 @@ from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
 from alphabar.process.chain import Chain
 
-__all__ = ["batch_bound", "dataset_bound", "dataset_plan"]
+__all__ = ["batch_bound", "dataset_bound", "dataset_plan", "fixed_subset"]
 
 PILOT_IMAGES = 16
+
+
+def fixed_subset(images: Images, n: int | None) -> Images:
+    """``n`` of ``images`` at random, always the same: files often come sorted by class. All of them where n is None.
+
+    Those of a smaller n are the first of those of a larger one.
+    """
+    if n is None or n >= len(images):
+        return images
+    return images.subset(permutation(len(images), "evaluate")[:n])
 
 
 def dataset_bound(
@@ -55,8 +66,8 @@ def batch_bound(
 
 
 def dataset_plan(denoiser: Denoiser, images: Images, chain: Chain, calls: int, *, seed: int) -> HopPlan:
-    """:func:`~.pilot.importance_plan` from the first few images of a set, with noise of its own."""
-    rows = range(min(PILOT_IMAGES, len(images)))
+    """:func:`~.pilot.importance_plan` from a few images of a set, drawn at random, with noise of its own."""
+    rows = permutation(len(images), "pilot")[:PILOT_IMAGES].tolist()
     x0, labels = _model_input(denoiser, images, rows)
     rng = PerImage([derive(seed, "pilot", row) for row in rows])
     return importance_plan(denoiser, x0, chain, calls, rng, **labels)

@@ -17,9 +17,11 @@ from alphabar.base.rng import stream
 from alphabar.data.batch import Images
 from alphabar.evaluation.copies import Copies, find_copies
 from alphabar.evaluation.features.base import FeatureNet, Features
+from alphabar.evaluation.parts import key_of
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.evaluation.scores import FEW, MOST_NEIGHBOURS, SCORES, Compared
 from alphabar.evaluation.work import FeatureWork, SampleWork, Work
+from alphabar.process.chain import SPACINGS, Chain
 
 __all__ = ["RealImages", "SampleStudy"]
 
@@ -63,7 +65,8 @@ class SampleStudy:
         self._of_real = works
         self.works: list[Work] = [samples, self._of_samples, *works.values()]
         self.card: dict[str, Any] = {
-            "samples": samples.facts["card"] | {"n": samples.total, "seeds": f"0-{samples.total - 1}"},
+            "samples": samples.facts["card"]
+            | {"spacing": _spacing(samples.chain), "n": samples.total, "seeds": f"0-{samples.total - 1}"},
             "features": {"name": net.name, "sha256": net.sha256, "resize": net.resize},
         }
         for name, images in zip(("reference", "train", "held out"), real, strict=True):
@@ -129,10 +132,9 @@ class SampleStudy:
         assert train is not None and held_out is not None
         seen = self._of_real[train.fingerprint].result().values
         unseen = self._of_real[held_out.fingerprint].result().values if len(held_out) else seen[:0]
-        scale = self.images[0].numel() ** -0.5
-        flat = [_flat(torch.from_numpy(np.array(images.pixels))) * scale for images in (train, held_out)]
+        real = [torch.from_numpy(np.array(images.pixels)).flatten(1) for images in (train, held_out)]
         return {
-            "pixels": find_copies(_flat(self.images) * scale, *flat),
+            "pixels": find_copies(self.images.flatten(1), *real, unit=self.images[0].numel() ** -0.5),
             "features": find_copies(self._of_samples.result().values, seen, unseen),
         }
 
@@ -174,8 +176,10 @@ class SampleStudy:
         return [path]
 
 
-def _flat(images: Tensor) -> Tensor:
-    return images.flatten(1).double()
+def _spacing(chain: Chain) -> str:
+    """The name of the first spacing that gives these times, or a hash of them."""
+    spaced = (name for name, times in SPACINGS.items() if times(chain.schedule.T, len(chain)) == chain.times)
+    return next(spaced, key_of({"times": chain.times}))
 
 
 def _shuffled(features: Features) -> Features:

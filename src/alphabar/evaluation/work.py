@@ -22,11 +22,12 @@ from alphabar.evaluation.likelihood import Bound
 from alphabar.evaluation.moments import Moments
 from alphabar.evaluation.parts import Parts
 from alphabar.model.denoiser import Denoiser
+from alphabar.model.variance import VARIANCES
 from alphabar.process.chain import Chain
 from alphabar.samplers.driver import Sampler
 from alphabar.samplers.generate import finished, frames
 
-__all__ = ["BoundWork", "FeatureWork", "SampleWork", "Work", "batch_size"]
+__all__ = ["BoundWork", "FeatureWork", "SampleWork", "Work", "batch_size", "conventions"]
 
 TRIAL_SECONDS = 1.0
 
@@ -54,6 +55,14 @@ def batch_size(shape: tuple[int, int, int]) -> int:
     """Images per batch: enough to keep the processor busy, few enough for its memory."""
     _, height, width = shape
     return max(1, min(256, 65536 // (height * width)))
+
+
+def conventions(denoiser: Denoiser) -> dict[str, Any]:
+    """What decides a result beside the weights and can be changed without them: variance, and limits of x̂_0."""
+    return {
+        "variance": VARIANCES.name_of(denoiser.variance),
+        "clip": "none" if denoiser.clip is None else denoiser.clip.limit,
+    }
 
 
 def _timed(call: Callable[[], object], least: int = 2) -> float:
@@ -125,7 +134,8 @@ class BoundWork:
         self.total = len(images)
         hops = None if plan is None else plan.facts()
         size = batch_size(denoiser.shape)
-        facts = {**facts, "images": images.fingerprint, "seed": seed, "hops": hops, "batch": size}
+        of_bound = {"images": images.fingerprint, "seed": seed, "hops": hops, "batch": size}
+        facts = {**facts, **conventions(denoiser), **of_bound}
         self._batches = _Batches(self.total, size, Parts(root, "bound", facts), self.name)
 
     def left(self) -> int:

@@ -326,3 +326,11 @@ def test_a_loss_that_falls_by_a_quarter_outweighs_a_tint():
 def test_a_run_that_goes_on_is_told_to_wait():
     found = examine(evidence(history=curve(-0.5), settings=settings(run={"steps": 5000})))
     assert found[0].cause == "under-trained" and "5,000 steps are planned" in found[0].advice
+
+
+def test_a_channel_of_the_images_that_never_changes():
+    """Its contrast is nothing to compare with; its mean is."""
+    x = pixels()
+    x[:, 2] = 0
+    (found,) = examine(evidence(data=data(x)))
+    assert found.cause == "colour-drift" and any("blue: mean off" in line for line in found.evidence)

@@ -81,6 +81,12 @@ def test_colours(shift: float, words: str):
     assert words in sentences(fall, fall, preview=pictures(128 + shift))[-1]
 
 
+@pytest.mark.parametrize(("level", "words"), [(101, "colours within 2 of 255"), (110, "off by +10 of 255")])
+def test_images_without_any_spread(level: int, words: str):
+    real, preview = (torch.full((9, 3, 8, 8), value, dtype=torch.uint8) for value in (100, level))
+    assert words in Watch(PixelFacts.of(real), History()).verdict(1, None, preview)
+
+
 def test_a_continued_run_says_what_the_uninterrupted_one_says():
     losses = tuple(Point(step, fall(step)) for step in range(1, 301))
     held_out = tuple(Point(step, fall(step)) for step in (100, 200, 300))
@@ -88,3 +94,36 @@ def test_a_continued_run_says_what_the_uninterrupted_one_says():
     for step in range(301, 401):
         continued.see(fall(step))
     assert continued.verdict(400, fall(400), pictures()) == sentences(fall, fall)[3]
+
+
+def blown_up(step: int) -> float:
+    """It learned, then the loss stood at three times its best."""
+    return 1.0 if step <= 20 else 0.1 if step <= 300 else 0.3
+
+
+@pytest.mark.parametrize("resumed", [350, 400, 430])
+def test_a_continued_run_without_held_out_images_remembers_its_best(resumed: int):
+    losses = tuple(Point(step, blown_up(step)) for step in range(1, resumed + 1))
+    continued = Watch(REAL, History(losses=losses, preview_every=100))
+    uninterrupted = sentences(blown_up, lambda step: None)
+    for step in range(resumed + 1, 601):
+        continued.see(blown_up(step))
+        if step % 100 == 0:
+            assert continued.verdict(step, None, pictures()) == uninterrupted[step // 100 - 1]
+    assert "diverging: the training loss rose from 0.1 to 0.3" in uninterrupted[-1]
+
+
+def test_a_skipped_step_at_a_preview_does_not_move_it():
+    steps = [step for step in range(1, 301) if step != 200]
+    losses = tuple(Point(step, fall(step)) for step in steps)
+    assert [p.step for p in Watch(REAL, History(losses=losses, preview_every=100)).trained] == [100, 200, 300]
+
+
+def test_previews_are_as_the_settings_of_the_run_say(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    assert History.read(tmp_path).preview_every is None
+    (tmp_path / "config.toml").write_text("[run]\npreview_every = 250\n")
+    assert History.read(tmp_path).preview_every == 250
+    for broken in ("[run", "run = 3\n", "[run]\npreview_every = 0\n", '[run]\npreview_every = "often"\n'):
+        (tmp_path / "config.toml").write_text(broken)
+        assert History.read(tmp_path).preview_every is None

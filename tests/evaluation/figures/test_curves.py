@@ -11,6 +11,7 @@ import torch
 from alphabar.base.errors import ConfigError
 from alphabar.base.pixels import to_model_range
 from alphabar.base.rng import Rng
+from alphabar.data.batch import Images
 from alphabar.evaluation.figures import FIGURES
 from alphabar.evaluation.figures.rate_distortion import table_4
 from alphabar.evaluation.figures.terms import noise_errors, weights
@@ -159,3 +160,10 @@ def test_the_schedule_figure_is_the_table(make_subject, spec):
     for name, column in zip(figure.tables[""].columns, columns, strict=True):
         assert np.array_equal(column, data[name])
     assert type(spec).__name__ in figure.title and figure.png()
+
+
+def test_what_is_measured_is_not_the_first_class_of_sorted_files(make_subject):
+    levels = np.repeat(np.array([0, 255], dtype=np.uint8), 40)[:, None, None, None]
+    held_out = Images(np.tile(levels, (1, 1, 8, 8)), None, (), "sorted", "sorted")
+    unseen = make_subject(held_out=held_out, n=20).unseen
+    assert len(unseen) == 20 and 4 <= int((unseen.pixels[:, 0, 0, 0] > 0).sum()) <= 16

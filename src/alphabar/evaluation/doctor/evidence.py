@@ -313,13 +313,12 @@ def _fresh(
         return None
     copies = None
     if data is not None and len(data.train) >= 2:
-        flat = [_rows(part) for part in (data.train, data.held_out)]
-        scale = images[0].numel() ** -0.5
-        copies = find_copies(images.flatten(1).double() * scale, flat[0] * scale, flat[1] * scale)
+        real = [_rows(part) for part in (data.train, data.held_out)]
+        copies = find_copies(images.flatten(1), *real, unit=images[0].numel() ** -0.5)
     return Fresh(PixelFacts.of(images), len(chain), copies)
 
 
 def _rows(images: Images) -> Tensor:
     """Pixels of the first images as rows, as many as fit into memory, for the search for copies."""
     most = min(MOST_ROWS, MOST_VALUES // math.prod(images.shape))
-    return images.gather(np.arange(min(len(images), most))).x.flatten(1).double()
+    return images.gather(np.arange(min(len(images), most))).x.flatten(1)

@@ -36,11 +36,13 @@ class Watch:
         self.skipped = 0
         self.trained: list[Point] = []
         self.held_out: list[Point] = []
-        previews = list(history.held_out)
+        previews = _previews(history)
         for p in history.losses:
+            while previews and p.step > previews[0][0]:
+                self._close(*previews.pop(0))
             self.see(p.loss)
-            if previews and p.step >= previews[0].step:
-                self._close(p.step, previews.pop(0).loss)
+        for preview in previews:
+            self._close(*preview)
 
     def see(self, loss: float) -> None:
         """The loss of one more step; one that is not finite was skipped."""
@@ -109,4 +111,13 @@ class Watch:
         name, gap, errors = max(off, key=lambda one: abs(one[2]))
         if abs(errors) > SURE and abs(gap) > VISIBLE:
             return f"samples' {name} off by {gap:+.0f} of 255 ({abs(errors):.0f} standard errors)"
+        if math.isinf(errors):  # of channels without any spread
+            return f"samples' colours within {VISIBLE:.0f} of 255"
         return f"samples' colours within {max(1, math.ceil(abs(errors))):.0f} standard errors"
+
+
+def _previews(history: History) -> list[tuple[int, float | None]]:
+    """(step, held-out loss) of every preview so far; without held-out images only their interval tells the steps."""
+    every = history.preview_every
+    unmeasured = dict.fromkeys(range(every, history.step + 1, every)) if every else {}
+    return sorted((unmeasured | {p.step: p.loss for p in history.held_out}).items())

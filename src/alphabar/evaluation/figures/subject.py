@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alphabar.base.errors import ConfigError, DataError
 from alphabar.data.batch import Images
-from alphabar.evaluation.dataset import dataset_bound
+from alphabar.evaluation.dataset import dataset_bound, fixed_subset
 from alphabar.evaluation.figures.base import Figure
 from alphabar.evaluation.likelihood import Bound
 from alphabar.model.denoiser import Denoiser
@@ -96,14 +96,14 @@ class Subject:
 
     @property
     def unseen(self) -> Images:
-        """Held-out images, at most ``n``.
+        """Held-out images, at most ``n``, drawn at random.
 
         Raises:
             Unavailable: if there are none.
         """
         if self.held_out is None or not len(self.held_out):
             raise Unavailable("needs images that the model was not trained on: give --data SOURCE")
-        return self.held_out.subset(torch.arange(min(self.n, len(self.held_out))).numpy())
+        return fixed_subset(self.held_out, self.n)
 
     @property
     def seen(self) -> Images:

@@ -35,7 +35,7 @@ def colour_drift(evidence: Evidence) -> Finding | None:
     flat = [
         (ours, theirs)
         for ours, theirs in zip(fresh.facts.deviation, real.deviation, strict=True)
-        if abs(ours.beyond(theirs)) > SURE and abs(ours.value / theirs.value - 1) > CONTRAST and theirs.value > 0
+        if theirs.value > 0 and abs(ours.beyond(theirs)) > SURE and abs(ours.value / theirs.value - 1) > CONTRAST
     ]
     if not off and not flat:
         return None
