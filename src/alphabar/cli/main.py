@@ -50,7 +50,7 @@ SamplerName = Annotated[
     ),
 ]
 SampleSteps = Annotated[
-    int | None, typer.Option(help="Hops of the chain [30; 100 up to 16x16 pixels or with --sampler; T is the paper's].")
+    int | None, typer.Option(help="Hops of the chain [25; 100 up to 16x16 pixels or with --sampler; T is the paper's].")
 ]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings by name, e.g. run.batch=64.")

@@ -40,7 +40,7 @@ __all__ = ["class_labels", "parse_seeds", "prepare", "run", "write_samples"]
 
 FEW, FULL = "dpmpp_2m_sde", "ancestral"
 DEFAULT_STEPS = 100
-TINY_SIDE, FEW_STEPS = 16, 30  # larger images than tiny ones are slow enough to take fewer steps
+TINY_SIDE, FEW_STEPS = 16, 25  # larger images than tiny ones are slow enough to take fewer steps
 BATCH = 64
 ANIMATED_IMAGES = 36
 ANIMATED_FRAMES = 60
@@ -117,7 +117,7 @@ def prepare(
     """The update rule, the chain, and a copy of the denoiser, sharing its weights, with the conventions asked for.
 
     Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md);
-    without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 30 for others.
+    without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 25 for others.
     ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
 
     Raises:
