@@ -71,7 +71,7 @@ def test_builds_the_named_optimiser_over_what_learns(name, kind):
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"optimizers.*did you mean 'adamw'"):
+    with pytest.raises(ConfigError, match=r"^optim.optimizer: .*did you mean 'adamw'"):
         OptimConfig(optimizer="adamww")
     with pytest.raises(ConfigError, match=r"did you mean 'cosine'"):
         OptimConfig(rate="cosin")
