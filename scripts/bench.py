@@ -164,7 +164,7 @@ def beside_peers(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tup
         "versions": tables.versions(environment_python()) if settings else {},
         "commits": {name: commit for name, (_, commit) in REPOSITORIES.items()},
     }
-    return facts, [*tables.beside_peers(timed, list(settings), ours), *shared]
+    return facts, [*tables.beside_peers(timed, ours), *shared]
 
 
 def beside_plain(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import scaling
-from benchmark.race import Timed, median_ratio
+from benchmark.race import OURS, Timed, median_ratio
 from benchmark.spec import Spec
 
 __all__ = [
@@ -51,7 +51,7 @@ def _ratio(one: Timed, ours: Timed, action: str) -> str:
     return f"{median_ratio(one, ours, action):.2f}"
 
 
-def beside_peers(timed: Sequence[Timed], peers: Sequence[str], ours: Spec) -> list[str]:
+def beside_peers(timed: Sequence[Timed], ours: Spec) -> list[str]:
     """Every contestant, then ours against whichever setting of each peer was the fastest here."""
     (us,) = (one for one in timed if one.spec == ours)
     rounds = len(us.rounds["step"])
@@ -67,17 +67,18 @@ def beside_peers(timed: Sequence[Timed], peers: Sequence[str], ours: Spec) -> li
     for one in timed:
         cells = [f"{1000 * one.median(action):.1f} | {_ratio(one, us, action)}" for action in NAMES]
         lines.append(f"| {one.spec.label} | {one.parameters / 1e6:.2f} M | {' | '.join(cells)} |")
-    several = {peer: [one for one in timed if one.spec.contestant == peer] for peer in peers}
-    if any(several.values()):
+    peers: dict[str, list[Timed]] = {}
+    for one in timed:
+        if one.spec.contestant not in OURS:
+            peers.setdefault(one.spec.contestant, []).append(one)
+    if peers:
         lines += ["", "| peer in its fastest setting | forward, ratio | training step, ratio |", "|---|---|---|"]
-    for peer, ones in several.items():
-        best = {action: min(ones, key=lambda one: median_ratio(one, us, action)) for action in NAMES if ones}
-        cells = [
-            f"{_ratio(one, us, action)} ({', '.join(one.spec.settings) or 'as it ships'})"
-            for action, one in best.items()
-        ]
-        if cells:
-            lines.append(f"| {peer} | {' | '.join(cells)} |")
+    for peer, settings in peers.items():
+        cells = []
+        for action in NAMES:
+            best = min(settings, key=lambda one: median_ratio(one, us, action))
+            cells.append(f"{_ratio(best, us, action)} ({', '.join(best.spec.settings) or 'as it ships'})")
+        lines.append(f"| {peer} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -112,7 +113,7 @@ def shares(timed: Sequence[Timed], flops: Mapping[str, Mapping[str, float]], rat
         "|---|---|---|---|---|---|",
     ]
     for one in timed:
-        if one.spec.contestant not in ("alphabar", "naive"):
+        if one.spec.contestant not in OURS:
             continue
         rate = rates["bf16" if "bf16" in one.spec.settings else "fp32"]
         for action, name in NAMES.items():

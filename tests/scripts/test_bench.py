@@ -88,7 +88,7 @@ def test_workers_take_turns_and_answer() -> None:
     assert 50e6 < peak < 2e9
     page = "\n".join(
         [
-            *tables.beside_peers(timed, [], OURS),
+            *tables.beside_peers(timed, OURS),
             *tables.beside_plain([timed]),
             *tables.shares(timed, {"cifar10": {"forward": 1e6, "step": 3e6}}, {"fp32": 1e9}),
             *tables.memory({"alphabar": {"forward": 1e6, "step": 2e6}}),
@@ -107,7 +107,7 @@ def test_the_fastest_setting_of_a_peer_is_that_of_the_race() -> None:
         Timed(shipped, 1_000, {"forward": [1.2, 2.4], "step": [8.0, 8.0]}),
         Timed(replace(shipped, settings=("channels_last",)), 1_000, {"forward": [1.4, 2.8], "step": [6.0, 6.0]}),
     ]
-    page = tables.beside_peers(timed, ["diffusers", "not-installed"], OURS)
+    page = tables.beside_peers(timed, OURS)
     assert "| diffusers | 1.20 (as it ships) | 1.50 (channels_last) |" in page
     assert not any("not-installed" in line for line in page)
 

@@ -13,6 +13,7 @@ from alphabar.cli.console import Bar, progress
 from alphabar.data.batch import Images
 from alphabar.data.reading import Reading
 from alphabar.data.sources import open_source
+from alphabar.runtime.config import plain
 from alphabar.training.config import DataConfig
 
 __all__ = ["open_watched", "reading_of"]
@@ -26,8 +27,7 @@ def reading_of(data: Mapping[str, Any]) -> Reading:
     Raises:
         ConfigError: for a setting that cannot be.
     """
-    given = {key: None if value == "none" else value for key, value in data.items()}
-    return from_table(DataConfig, given, "data").reading()
+    return from_table(DataConfig, plain(data), "data").reading()
 
 
 def open_watched(source: str, reading: Reading) -> Images:

@@ -191,7 +191,7 @@ def _continued(saved: dict[str, Any], over: dict[str, Any], images: Images, dire
     for section, value in over.items():
         for key, given in value.items() if isinstance(value, dict) else [("", value)]:
             before = saved.get(section, {}).get(key) if key else saved.get(section)
-            if _value(given) != _value(before) and (section, key) not in MAY_CHANGE:
+            if text.plain({key: given}) != text.plain({key: before}) and (section, key) not in MAY_CHANGE:
                 name = f"{section}.{key}" if key else section
                 raise ConfigError(
                     f"{where}: this run has {name} = {before}, got {printable(given)}; "
@@ -209,14 +209,9 @@ def _without(tables: dict[str, Any], *names: str) -> dict[str, Any]:
     }
 
 
-def _value(given: Any) -> Any:
-    """A setting as it was given, or None for the word that says so in a file."""
-    return None if given == "none" else given
-
-
 def _fit_to_length(tables: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """What the recipe derives from the length of the run, unless the user set it (``over``)."""
-    settings = from_table(RunSettings, {key: _value(given) for key, given in tables["run"].items()}, "run")
+    settings = from_table(RunSettings, text.plain(tables["run"]), "run")
     derived = for_length(settings.steps, settings.batch)
     return text.merge(text.merge(tables, derived), {k: v for k, v in over.items() if k in derived})
 

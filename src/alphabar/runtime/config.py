@@ -33,6 +33,7 @@ __all__ = [
     "load_config",
     "merge",
     "override",
+    "plain",
     "preset",
     "presets",
     "read_toml",
@@ -74,6 +75,11 @@ def check_sections(tables: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key}: must be a section with keys, got {printable(repr(value))[:80]}")
 
 
+def plain(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a section, with None for the word ``none``, which stands for it in a file."""
+    return {key: None if value == "none" else value for key, value in section.items()}
+
+
 def from_tables(tables: Mapping[str, Any]) -> RunConfig:
     """The config whose sections are ``tables`` (see ``docs/config.md``); a missing section takes its defaults.
 
@@ -90,8 +96,7 @@ def from_tables(tables: Mapping[str, Any]) -> RunConfig:
         elif key == "denoiser":
             parts |= _denoiser(value)
         else:
-            given = {k: None if v == "none" else v for k, v in value.items()}
-            parts[key] = from_table(_PLAIN[key], given, key)
+            parts[key] = from_table(_PLAIN[key], plain(value), key)
     return RunConfig(**parts)
 
 
