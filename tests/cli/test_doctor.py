@@ -76,6 +76,22 @@ def test_an_average_that_never_warmed_up(tmp_path: Path, trained: Path, capsys: 
     assert "ema.warmup=true" in found["findings"][0]["advice"]
 
 
+def test_steps_that_were_skipped_moved_no_average(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    fast = ["ema.warmup=false", "ema.halflife_images=8", "run.batch=8"]
+    assert main(["train", str(trained / "tiny.npz"), "--out", str(run), *SHORT, *fast]) == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["skipped"] = "loss" in line and line["step"] in (2, 3)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = asked(capsys, str(run))
+    # each of the two updates halves the share; four would leave 6 %, of which nothing is said
+    (initial,) = (one for one in found["findings"] if one["cause"] == "ema-initial")
+    assert "25 % of the averaged weights are still initial ones" in initial["evidence"][0]
+
+
 def test_noise_that_the_sampler_leaves(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a step of the run, which stands for the run."""
     assert main(["sample", str(run), "-n", "16", "--steps", "5", "denoiser.variance=fixed_large"]) == 0

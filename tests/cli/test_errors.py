@@ -325,6 +325,18 @@ def test_a_start_removes_what_training_left_and_nothing_that_another_command_wri
     assert sorted(run.rglob(f"{storage.TEMPORARY}*")) == sorted(others)
 
 
+def test_a_start_cleans_a_run_on_another_disk_and_nothing_where_its_previews_lead(run, tmp_path):
+    shared = tmp_path / "shared"
+    (run / "previews").rename(shared)
+    (run / "previews").symlink_to(shared)
+    (elsewhere := tmp_path / "elsewhere").symlink_to(run)
+    (run / ".tmp-run.json-1").touch()
+    (shared / ".tmp-a.png-1").touch()
+    assert main(train(elsewhere, "--steps", "5")) == 0
+    assert [path.name for path in sorted(run.glob(f"{storage.TEMPORARY}*"))] == []
+    assert (shared / ".tmp-a.png-1").exists()
+
+
 def test_a_diverging_run_ends_with_its_own_code_and_keeps_its_checkpoint(run, capsys, monkeypatch):
     from alphabar.training.objectives.simple import Simple
 

@@ -37,7 +37,7 @@ def run(path: Path, *, data: str | None, as_json: bool) -> None:
     evidence = gather(
         folder,
         settings,
-        initial_share=lambda step: _initial_share(settings, step),
+        initial_share=lambda updates: _initial_share(settings, updates),
         prepare=_prepare,
         open_images=open_images,
         reference=reference,
@@ -67,12 +67,12 @@ def _run_folder(path: Path) -> Path:
     return folder
 
 
-def _initial_share(settings: Mapping[str, Any], step: int) -> float | None:
+def _initial_share(settings: Mapping[str, Any], updates: int) -> float | None:
     table, batch = settings.get("ema"), settings.get("run", {}).get("batch")
     if not isinstance(table, dict) or not isinstance(batch, int):
         return None
     try:
-        return from_table(EmaConfig, table, "ema").initial_share(step, batch)
+        return from_table(EmaConfig, table, "ema").initial_share(updates, batch)
     except ConfigError:
         return None
 

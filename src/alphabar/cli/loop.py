@@ -72,7 +72,7 @@ class Loop:
     def begin(self, lines: int) -> None:
         """Go on after the first ``lines`` of metrics.jsonl."""
         self.journal = Journal(self.directory / "metrics.jsonl", lines)
-        self.watch = Watch(self.colours, History.read(self.directory))
+        self.watch = Watch(self.colours, History.read(self.directory), every=self.run.config.run.preview_every)
         self.smooth: float | None = None
 
     def newest(self) -> str:

@@ -56,9 +56,10 @@ def train(config: RunConfig, images: Images, directory: Path, conditions: Condit
         _set_aside(directory)
     with storage.Lock(directory), Stop() as stop:
         with storage.storage_errors(directory):
-            for leftover in directory.rglob(f"{storage.TEMPORARY}*"):
-                # other commands write in folders of their own, and without the lock
-                if leftover.parent in (directory, directory / "previews"):
+            # other commands write in folders of their own, without the lock; and where a link leads, others may too
+            previews = directory / "previews"
+            for folder in [directory] if previews.is_symlink() else [directory, previews]:
+                for leftover in folder.glob(f"{storage.TEMPORARY}*"):
                     storage.remove(leftover)
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)

@@ -24,7 +24,7 @@ REAL = PixelFacts.of(pictures(n=200, seed=1))
 
 def sentences(train, held_out, every: int = 100, previews: int = 6, preview: torch.Tensor | None = None) -> list[str]:
     """The verdicts of a run with these losses as functions of the step."""
-    watch, found = Watch(REAL, History()), []
+    watch, found = Watch(REAL, History(), every=every), []
     for step in range(1, every * previews + 1):
         watch.see(train(step))
         if step % every == 0:
@@ -84,13 +84,13 @@ def test_colours(shift: float, words: str):
 @pytest.mark.parametrize(("level", "words"), [(101, "colours within 2 of 255"), (110, "off by +10 of 255")])
 def test_images_without_any_spread(level: int, words: str):
     real, preview = (torch.full((9, 3, 8, 8), value, dtype=torch.uint8) for value in (100, level))
-    assert words in Watch(PixelFacts.of(real), History()).verdict(1, None, preview)
+    assert words in Watch(PixelFacts.of(real), History(), every=1).verdict(1, None, preview)
 
 
 def test_a_continued_run_says_what_the_uninterrupted_one_says():
     losses = tuple(Point(step, fall(step)) for step in range(1, 301))
     held_out = tuple(Point(step, fall(step)) for step in (100, 200, 300))
-    continued = Watch(REAL, History(losses=losses, held_out=held_out))
+    continued = Watch(REAL, History(losses=losses, held_out=held_out), every=100)
     for step in range(301, 401):
         continued.see(fall(step))
     assert continued.verdict(400, fall(400), pictures()) == sentences(fall, fall)[3]
@@ -104,7 +104,7 @@ def blown_up(step: int) -> float:
 @pytest.mark.parametrize("resumed", [350, 400, 430])
 def test_a_continued_run_without_held_out_images_remembers_its_best(resumed: int):
     losses = tuple(Point(step, blown_up(step)) for step in range(1, resumed + 1))
-    continued = Watch(REAL, History(losses=losses, preview_every=100))
+    continued = Watch(REAL, History(losses=losses), every=100)
     uninterrupted = sentences(blown_up, lambda step: None)
     for step in range(resumed + 1, 601):
         continued.see(blown_up(step))
@@ -116,14 +116,4 @@ def test_a_continued_run_without_held_out_images_remembers_its_best(resumed: int
 def test_a_skipped_step_at_a_preview_does_not_move_it():
     steps = [step for step in range(1, 301) if step != 200]
     losses = tuple(Point(step, fall(step)) for step in steps)
-    assert [p.step for p in Watch(REAL, History(losses=losses, preview_every=100)).trained] == [100, 200, 300]
-
-
-def test_previews_are_as_the_settings_of_the_run_say(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
-    assert History.read(tmp_path).preview_every is None
-    (tmp_path / "config.toml").write_text("[run]\npreview_every = 250\n")
-    assert History.read(tmp_path).preview_every == 250
-    for broken in ("[run", "run = 3\n", "[run]\npreview_every = 0\n", '[run]\npreview_every = "often"\n'):
-        (tmp_path / "config.toml").write_text(broken)
-        assert History.read(tmp_path).preview_every is None
+    assert [p.step for p in Watch(REAL, History(losses=losses), every=100).trained] == [100, 200, 300]

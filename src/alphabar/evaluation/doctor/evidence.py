@@ -175,7 +175,7 @@ def gather(
 ) -> Evidence:
     """Everything about the run (or saved model) in the folder ``run``.
 
-    ``initial_share`` says how much of the averaged weights is initial after so many steps, ``open_images`` opens a
+    ``initial_share`` says how much of the averaged weights is initial after so many updates, ``open_images`` opens a
     source as the run does. ``note`` is told what is being done. Whatever cannot be read becomes a line of
     ``Evidence.unseen``.
 
@@ -199,7 +199,7 @@ def gather(
         history=history,
         model=model,
         damaged=damaged,
-        initial_share=None if model is None or model.step is None else initial_share(model.step),
+        initial_share=None if model is None or model.step is None else initial_share(history.updates(model.step)),
         data=data,
         reference=facts,
         reference_name="" if reference is None else reference.name,

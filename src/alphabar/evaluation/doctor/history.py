@@ -1,10 +1,9 @@
-"""What a run wrote about its training: losses, rates, norms, held-out losses, skipped steps, previews, its end."""
+"""What a run wrote about its training: losses, rates, norms, held-out losses, skipped steps, its end."""
 
 from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ class Point:
 
 @dataclass(frozen=True)
 class History:
-    """``metrics.jsonl``, ``run.json``, ``diverged.json`` and when a run previews; whatever is missing is empty here.
+    """``metrics.jsonl``, ``run.json`` and ``diverged.json``; whatever is missing is empty here.
 
     Attributes:
         losses: of every step.
@@ -40,7 +39,6 @@ class History:
         skipped: steps that were not taken because loss or gradient was not finite.
         state: ``run.json``.
         diverged: ``diverged.json``, or None.
-        preview_every: steps between previews by ``config.toml``, or None.
     """
 
     losses: tuple[Point, ...] = ()
@@ -51,7 +49,6 @@ class History:
     skipped: tuple[int, ...] = ()
     state: Mapping[str, Any] | None = None
     diverged: Mapping[str, Any] | None = None
-    preview_every: int | None = None
 
     @staticmethod
     def read(run: Path) -> History:
@@ -67,13 +64,16 @@ class History:
             skipped=tuple(line["step"] for line in lines if line.get("skipped")),
             state=_table(run / "run.json"),
             diverged=_table(run / "diverged.json"),
-            preview_every=_preview_every(run / "config.toml"),
         )
 
     @property
     def step(self) -> int:
         """The last step that was taken."""
         return self.losses[-1].step if self.losses else 0
+
+    def updates(self, step: int) -> int:
+        """How many of the first ``step`` steps moved the weights."""
+        return step - sum(skipped <= step for skipped in self.skipped)
 
     def windows(self) -> list[Point]:
         """Medians of the training loss over twenty equal stretches, each at its last step."""
@@ -109,14 +109,6 @@ def _table(path: Path) -> Mapping[str, Any] | None:
     except CheckpointError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def _preview_every(path: Path) -> int | None:
-    try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))["run"]["preview_every"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return value if isinstance(value, int) and value > 0 else None
 
 
 def slope(points: Sequence[Point]) -> float | None:

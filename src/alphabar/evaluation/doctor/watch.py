@@ -24,19 +24,19 @@ REMEDY = "more images or fewer steps"
 
 
 class Watch:
-    """What the last previews and the steps between them say; ``history`` is that of the run so far.
+    """What the last previews and the steps between them say, one ``every`` so many steps.
 
-    The state is one number per preview, whatever the length of the run.
+    ``history`` is that of the run so far. The state is one number per preview, whatever the length of the run.
     """
 
-    def __init__(self, real: PixelFacts, history: History) -> None:
+    def __init__(self, real: PixelFacts, history: History, *, every: int) -> None:
         self.real = real
         self.first: list[float] = []
         self.stretch: list[float] = []
         self.skipped = 0
         self.trained: list[Point] = []
         self.held_out: list[Point] = []
-        previews = _previews(history)
+        previews = _previews(history, every)
         for p in history.losses:
             while previews and p.step > previews[0][0]:
                 self._close(*previews.pop(0))
@@ -116,8 +116,7 @@ class Watch:
         return f"samples' colours within {max(1, math.ceil(abs(errors))):.0f} standard errors"
 
 
-def _previews(history: History) -> list[tuple[int, float | None]]:
+def _previews(history: History, every: int) -> list[tuple[int, float | None]]:
     """(step, held-out loss) of every preview so far; without held-out images only their interval tells the steps."""
-    every = history.preview_every
-    unmeasured = dict.fromkeys(range(every, history.step + 1, every)) if every else {}
+    unmeasured = dict.fromkeys(range(every, history.step + 1, every))
     return sorted((unmeasured | {p.step: p.loss for p in history.held_out}).items())
