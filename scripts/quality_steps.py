@@ -3,10 +3,10 @@
     python scripts/quality_steps.py runs/mnist --features mnist --name mnist [-n 1000] [--calls 5 10 20 50 100]
 
 Samples of a trained run by every sampler in the registry, at equal numbers of network calls per image (Heun makes half
-as many hops), on chains spaced evenly and quadratically in t; beside them the paper's ancestral sampling through all
-T steps, and that with --calls 1000 for every sampler. Fréchet and kernel distance to the run's training images in the
-given features (see ``alphabar evaluate``). What was measured before is taken from the run's folder, so that an
-interrupted call goes on. Results: docs/results/samplers-NAME.md, .json and .png.
+as many hops), on chains even in t and even in ln SNR; beside them the paper's ancestral sampling through all T steps,
+and that with --calls 1000 for every sampler. Fréchet and kernel distance to the run's training images in the given
+features (see ``alphabar evaluate``). What was measured before is taken from the run's folder, so that an interrupted
+call goes on. Results: docs/results/samplers-NAME.md, .json and .png.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from results import RESULTS, write
 
 import alphabar as ab
 from alphabar.cli.main import main as alphabar
-from alphabar.process.chain import SPACINGS
+from alphabar.process.spacings import SPACINGS
 from alphabar.samplers import SAMPLERS, network_calls
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the results")
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
-    parser.add_argument("--spacings", nargs="+", default=["uniform", "quadratic"], choices=list(SPACINGS))
+    parser.add_argument("--spacings", nargs="+", default=["uniform", "logsnr"], choices=list(SPACINGS))
     parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50, 100])
     arguments = parser.parse_args()
     schedule = ab.load(arguments.run).schedule

@@ -177,6 +177,27 @@ def test_a_learned_variance_is_walked_whole_at_any_size():
     assert type(rule) is ab.samplers.Ancestral and len(chain) == 200
 
 
+@pytest.mark.parametrize(
+    ("shape", "steps", "settings", "spacing"),
+    [
+        ((3, 32, 32), None, [], "logsnr"),
+        ((3, 17, 8), 99, [], "logsnr"),
+        ((3, 32, 32), 100, [], "uniform"),
+        ((1, 16, 16), 10, [], "uniform"),
+        ((3, 32, 32), 10, ["chain.spacing=trailing"], "trailing"),
+        ((1, 16, 16), 10, ["chain.spacing=logsnr"], "logsnr"),
+    ],
+)
+@pytest.mark.parametrize("sampler", [None, "ddim", "dpmpp_2m_sde"])
+def test_few_steps_of_larger_images_are_even_in_the_signal_to_noise_ratio(shape, steps, settings, spacing, sampler):
+    schedule = ab.schedules.Cosine(T=400).build()
+    denoiser = ab.Denoiser(ab.UNet(), schedule, prediction=ab.V(), variance=ab.FixedSmall(), shape=shape)
+    if sampler is not None and steps is None:
+        steps = 25
+    _, chain, _ = prepare(denoiser, sampler, steps, settings)
+    assert chain.times == ab.Chain.spaced(schedule, steps or 25, spacing).times
+
+
 def test_who_names_a_variance_gets_a_sampler_that_has_one():
     denoiser = ab.Denoiser(lambda x, t: x, ab.schedules.Linear(T=200).build(), shape=(1, 2, 2))
     rule, chain, large = prepare(denoiser, None, 20, ["denoiser.variance=fixed_large"])

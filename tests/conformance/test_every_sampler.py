@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import alphabar as ab
-from alphabar.process.chain import SPACINGS
+from alphabar.process.spacings import SPACINGS
 from noise import InjectedNoise
 from oracles.gaussian import Gaussian
 from oracles.nets import ExactNet

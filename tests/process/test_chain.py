@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import alphabar as ab
 from oracles.gaussian import condition
 
-SPACINGS = ["uniform", "quadratic", "leading", "trailing"]
+SPACINGS = ["uniform", "quadratic", "leading", "trailing", "logsnr"]
 
 
 def schedule_of(T: int) -> ab.Schedule:
@@ -51,7 +51,7 @@ def test_known_spacings() -> None:
     assert ab.Chain.spaced(schedule, 10, spacing="leading").times == (901, 801, 701, 601, 501, 401, 301, 201, 101, 1, 0)
     trailing = (1000, 900, 800, 700, 600, 500, 400, 300, 200, 100, 0)
     assert ab.Chain.spaced(schedule, 10, spacing="trailing").times == trailing
-    for spacing in ("uniform", "quadratic"):
+    for spacing in ("uniform", "quadratic", "logsnr"):
         assert ab.Chain.spaced(schedule, 10, spacing=spacing).times[0] == 1000
     gaps = [hop.t - hop.s for hop in ab.Chain.spaced(schedule, 10, spacing="quadratic")]
     assert gaps == sorted(gaps, reverse=True)

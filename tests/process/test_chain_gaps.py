@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -27,3 +28,41 @@ def test_stops_are_the_nearest_times(spacing: str, T: int, steps: int) -> None:
     real = [REAL[spacing](T, steps, k) for k in reversed(range(steps))]
     assert end == 0
     assert all(abs(stop - where) <= Fraction(1, 2) for stop, where in zip(stops, real, strict=True))
+
+
+def log_snr(schedule: ab.Schedule, t: int) -> float:
+    """λ = ½ ln ᾱ/(1−ᾱ)."""
+    abar = schedule.alpha_bar[t].item()
+    return 0.5 * math.log(abar / (1 - abar))
+
+
+@pytest.mark.parametrize("steps", [2, 3, 10, 25])
+@pytest.mark.parametrize("schedule", [ab.schedules.Linear(), ab.schedules.Cosine()], ids=str)
+def test_stops_that_are_even_in_the_signal_to_noise_ratio(schedule: ab.ScheduleSpec, steps: int) -> None:
+    """T, then the time nearest to the middle of each of steps − 1 stretches of λ from −ln(2 steps) to ln(2 steps)."""
+    table = schedule.build()
+    first, *stops, end = ab.Chain.spaced(table, steps, spacing="logsnr").times
+    assert (first, end) == (1000, 0)
+    reach = math.log(2 * steps)
+    for k, stop in enumerate(stops):
+        middle = -reach + 2 * reach * (k + 0.5) / (steps - 1)
+        gap = abs(log_snr(table, stop) - middle)
+        assert gap <= min(abs(log_snr(table, other) - middle) for other in (stop - 1, stop + 1) if other > 0)
+
+
+def test_a_schedule_that_ends_early_in_the_signal_to_noise_ratio_is_used_up_to_its_ends() -> None:
+    """Little noise at T, much at 1: the stretches are those of the part that there is."""
+    betas = torch.full((400,), 0.005, dtype=torch.float64)
+    betas[0] = 0.2  # λ from 0.69 down to −0.95
+    schedule = ab.Schedule.from_betas(betas)
+    times = ab.Chain.spaced(schedule, 5, spacing="logsnr").times
+    high, low = log_snr(schedule, 1), log_snr(schedule, 400)
+    for k, t in enumerate(times[1:-1]):
+        assert log_snr(schedule, t) == pytest.approx(low + (high - low) * (k + 0.5) / 4, abs=0.01)
+
+
+def test_a_schedule_that_ends_in_pure_noise() -> None:
+    """ᾱ_T = 0, where λ is −∞."""
+    schedule = ab.Schedule.from_betas([*[0.05] * 99, 1.0])
+    times = ab.Chain.spaced(schedule, 6, spacing="logsnr").times
+    assert times[0] == 100 and times[-1] == 0 and 1 < times[-2] < times[1] < 100

@@ -104,7 +104,7 @@ def test_small_variance_is_exact_for_a_point(chain: ab.Chain) -> None:
     assert abs(large[1][0] - (1.0 - SHORT.alpha_bar[chain.times[2]].item())) > 1e-2
 
 
-@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "leading", "trailing"])
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "leading", "trailing", "logsnr"])
 @pytest.mark.parametrize("sampler", [ab.samplers.Ancestral(), ab.samplers.DDIM(eta=0.0)], ids=str)
 def test_a_spaced_chain_of_all_steps_is_the_full_chain(sampler: object, spacing: str) -> None:
     """Bit for bit."""

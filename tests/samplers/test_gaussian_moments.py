@@ -134,6 +134,25 @@ def test_sde_dpm_solver(chain: ab.Chain) -> None:
     assert_moments(measured_moments(denoiser, ab.samplers.SDEDPMSolverPP2M(), chain), expected)
 
 
+def deviations(schedule: ab.Schedule, steps: int, spacing: str) -> np.ndarray:
+    """Of SDE-DPM-Solver++(2M)'s samples over that of the data, of variances 100, 1 and 0.01."""
+    data = Gaussian(np.zeros(3), np.array([100.0, 1.0, 0.01]))
+    _, var = data.sde_2m_moments(abars(ab.Chain.spaced(schedule, steps, spacing)))[-1]
+    return np.sqrt(var / data.var)
+
+
+@pytest.mark.parametrize(("steps", "least"), [(10, 0.75), (20, 0.94), (50, 0.98)])
+def test_few_steps_even_in_the_signal_to_noise_ratio_keep_contrast_and_detail(steps: int, least: float) -> None:
+    """At every variance, on any schedule alike; chains even in t lose one end of them, which end is the schedule's."""
+    cosine, linear = ab.schedules.Cosine().build(), PAPER
+    kept = deviations(cosine, steps, "logsnr")
+    assert kept.min() > least and kept.max() < 1.04
+    np.testing.assert_allclose(deviations(linear, steps, "logsnr"), kept, atol=0.02)
+    for schedule, lost in ((cosine, [0, 2]), (linear, [2])):
+        even = deviations(schedule, steps, "uniform")
+        assert (np.abs(1 - even)[lost] > 1.5 * np.abs(1 - kept)[lost]).all()
+
+
 def even(T: int) -> ab.Schedule:
     """λ falls evenly from 4 at t = 1 to −4 at t = T."""
     lam = torch.linspace(4, -4, T, dtype=torch.float64)

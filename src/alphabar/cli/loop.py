@@ -19,15 +19,13 @@ from alphabar.base.errors import AlphabarError, Crashed, Diverged, OutOfMemory, 
 from alphabar.base.journal import Journal
 from alphabar.cli import divergence
 from alphabar.cli.console import Bar
-from alphabar.cli.sample import class_labels
+from alphabar.cli.sample import class_labels, prepare
 from alphabar.cli.stop import Stop, stopped
 from alphabar.evaluation.doctor.history import History
 from alphabar.evaluation.doctor.pixel_facts import PixelFacts, some_of
 from alphabar.evaluation.doctor.watch import Watch
 from alphabar.evaluation.pictures import enlarge, grid, write_png
-from alphabar.process.chain import Chain
 from alphabar.runtime import config as text
-from alphabar.samplers.dpmpp_2m import DPMSolverPP2M
 from alphabar.samplers.generate import generate
 from alphabar.training import trainer
 from alphabar.training.trainer import Metrics, Run
@@ -235,8 +233,8 @@ class Loop:
         denoiser = run.ema.denoiser
         y = class_labels(denoiser, range(PREVIEW_IMAGES))
         steps = min(PREVIEW_STEPS, denoiser.schedule.T)
-        chain = Chain.spaced(denoiser.schedule, steps)
-        images = generate(denoiser, DPMSolverPP2M(), chain, range(PREVIEW_IMAGES), y=y)
+        sampler, chain, denoiser = prepare(denoiser, "dpmpp_2m", steps, quiet=True)
+        images = generate(denoiser, sampler, chain, range(PREVIEW_IMAGES), y=y)
         bar.say(f"step {run.step}: {self.watch.verdict(run.step, held_out, images)}")
         if images.shape[1] in (1, 3, 4):
             with self.spared():

@@ -117,7 +117,8 @@ def prepare(
     """The update rule, the chain, and a copy of the denoiser, sharing its weights, with the conventions asked for.
 
     Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md);
-    without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 25 for others.
+    without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 25 for others. Fewer than 100
+    steps are even in λ for those others, and even in t otherwise.
     ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
 
     Raises:
@@ -139,7 +140,8 @@ def prepare(
     conventions: dict[str, Any] = tables.get("denoiser", {})
     name, hops = _choose(denoiser, sampler, steps, names_variance="variance" in conventions)
     rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
-    chain = Chain.spaced(denoiser.schedule, hops, tables.get("chain", {}).get("spacing", "uniform"))
+    spacing = "logsnr" if hops < DEFAULT_STEPS and not _tiny(denoiser) else "uniform"
+    chain = Chain.spaced(denoiser.schedule, hops, tables.get("chain", {}).get("spacing", spacing))
     if "variance" in conventions:
         variance = VARIANCES.named(conventions["variance"], "denoiser.variance")()
         if variance.channels != denoiser.variance.channels:
@@ -169,7 +171,7 @@ def _choose(denoiser: Denoiser, sampler: str | None, steps: int | None, *, names
     """
     T, learned = denoiser.schedule.T, isinstance(denoiser.variance, Learned)
     if sampler is None and not names_variance:
-        if steps is None and max(denoiser.shape[1:]) > TINY_SIDE and not learned:
+        if steps is None and not _tiny(denoiser) and not learned:
             steps = min(FEW_STEPS, T)
         if steps is not None and steps < min(DEFAULT_STEPS, T):
             sampler = FEW
@@ -177,6 +179,10 @@ def _choose(denoiser: Denoiser, sampler: str | None, steps: int | None, *, names
     if steps is None:
         steps = T if SAMPLERS[name].needs_variance and learned else min(DEFAULT_STEPS, T)
     return name, steps
+
+
+def _tiny(denoiser: Denoiser) -> bool:
+    return max(denoiser.shape[1:]) <= TINY_SIDE
 
 
 def class_labels(denoiser: Denoiser, seeds: Sequence[int]) -> Tensor | None:

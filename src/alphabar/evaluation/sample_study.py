@@ -21,7 +21,8 @@ from alphabar.evaluation.parts import key_of
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.evaluation.scores import FEW, MOST_NEIGHBOURS, SCORES, Compared
 from alphabar.evaluation.work import FeatureWork, SampleWork, Work
-from alphabar.process.chain import SPACINGS, Chain
+from alphabar.process.chain import Chain
+from alphabar.process.spacings import SPACINGS
 
 __all__ = ["RealImages", "SampleStudy"]
 
@@ -178,7 +179,7 @@ class SampleStudy:
 
 def _spacing(chain: Chain) -> str:
     """The name of the first spacing that gives these times, or a hash of them."""
-    spaced = (name for name, times in SPACINGS.items() if times(chain.schedule.T, len(chain)) == chain.times)
+    spaced = (name for name, times in SPACINGS.items() if times(chain.schedule, len(chain)) == chain.times)
     return next(spaced, key_of({"times": chain.times}))
 
 

@@ -7,7 +7,7 @@ sub-chain is a legal process with the same marginals, so "respacing" needs no ot
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from alphabar.base.errors import ConfigError
-from alphabar.base.registry import Registry
 from alphabar.base.tensors import Coef
 from alphabar.process.equations import beta, beta_tilde
 from alphabar.process.schedules.base import Schedule
+from alphabar.process.spacings import SPACINGS
 
-__all__ = ["SPACINGS", "Chain", "Transition", "leading", "quadratic", "trailing", "uniform"]
+__all__ = ["Chain", "Transition"]
 
 
 class Transition(NamedTuple):
@@ -46,43 +46,6 @@ class Transition(NamedTuple):
         assert isinstance(t, Tensor) and isinstance(s, Tensor)
         assert isinstance(abar_t, Tensor) and isinstance(abar_s, Tensor)
         return Transition(t[chosen], s[chosen], abar_t[chosen], abar_s[chosen], floor)
-
-
-def _nearest(a: int, b: int) -> int:
-    """a/b to the nearest integer, halves up: python's own rounding to even would visit a time twice."""
-    return (2 * a + b) // (2 * b)
-
-
-def uniform(T: int, steps: int) -> tuple[int, ...]:
-    """``steps`` times spread evenly from T down to 1, then 0."""
-    if steps == 1:
-        return (T, 0)
-    return (*(1 + _nearest((T - 1) * k, steps - 1) for k in reversed(range(steps))), 0)
-
-
-def quadratic(T: int, steps: int) -> tuple[int, ...]:
-    """``steps`` times from T down to 1 that lie densest near 1 (Song et al. 2021, DDIM, §D.2), then 0."""
-    if steps == 1:
-        return (T, 0)
-    times = [0]
-    for k in range(steps):
-        times.append(max(1 + _nearest((T - 1) * k**2, (steps - 1) ** 2), times[-1] + 1))
-    return tuple(reversed(times))
-
-
-def leading(T: int, steps: int) -> tuple[int, ...]:
-    """The first time of each of ``steps`` equal stretches of ⌊T/steps⌋: starts below T, ends 1, 0."""
-    return (*(1 + k * (T // steps) for k in reversed(range(steps))), 0)
-
-
-def trailing(T: int, steps: int) -> tuple[int, ...]:
-    """The last time of each of ``steps`` equal stretches: T, T − T/steps, …, T/steps, 0."""
-    return (*(_nearest(T * k, steps) for k in range(steps, 0, -1)), 0)
-
-
-SPACINGS: Registry[Callable[[int, int], tuple[int, ...]]] = Registry(
-    "spacings", {"uniform": uniform, "quadratic": quadratic, "leading": leading, "trailing": trailing}
-)
 
 
 @dataclass(frozen=True)
@@ -132,7 +95,7 @@ class Chain:
         """
         if not 1 <= steps <= schedule.T:
             raise ConfigError(f"steps: got {steps}, need 1 … {schedule.T}, the number of steps of the schedule")
-        return Chain(schedule, SPACINGS.named(spacing, "chain.spacing")(schedule.T, steps))
+        return Chain(schedule, SPACINGS.named(spacing, "chain.spacing")(schedule, steps))
 
     @property
     def _floor(self) -> float:
