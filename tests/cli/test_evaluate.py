@@ -21,7 +21,7 @@ from alphabar.cli.evaluate import held_out_images
 from alphabar.cli.main import main
 from alphabar.cli.model import open_model
 from alphabar.data.batch import Images
-from alphabar.evaluation import work
+from alphabar.evaluation import kernel, sample_study, work
 from alphabar.evaluation.dataset import fixed_subset
 from alphabar.evaluation.features.classifier import classifier_folder, open_classifier
 from alphabar.model.variance import VARIANCES
@@ -116,6 +116,19 @@ def test_for_people_every_number_stands_beside_its_card(run, classes, capsys):
     assert out.index("KID  ") < out.index("FID  "), "with few samples the kernel distance leads"
     text = next((run / "evaluation").glob("*.txt")).read_text()
     assert "model" in text and "versions" in text
+
+
+def test_what_real_images_are_to_each_other_is_computed_once(run, capsys, monkeypatch, tmp_path):
+    """Of 50,000 of them a minute and more of the KID, whatever is compared with them."""
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path))
+    sizes = []
+    inner = kernel.within
+    monkeypatch.setattr(sample_study, "within", lambda x, groups: sizes.append(len(x)) or inner(x, groups))
+    first = evaluate(run, capsys, "--metrics", "kid", "--features", "pixels", "-n", "20", "--steps", "3")
+    evaluate(run, capsys, "--metrics", "kid", "--features", "pixels", "-n", "20", "--steps", "4")
+    again = evaluate(run, capsys, "--metrics", "kid", "--features", "pixels", "-n", "20", "--steps", "3")
+    assert sizes == [32]
+    assert (again["kid"], again["kid_standard_error"]) == (first["kid"], first["kid_standard_error"])
 
 
 def test_the_first_n_samples_are_shared(run, capsys, monkeypatch):

@@ -56,6 +56,16 @@ def test_each_kernel_is_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(counts) == sum(within) + 30 * 20
 
 
+def test_sums_that_were_kept_stand_for_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all real images they take almost all of the time."""
+    a, b = normal(30, 2, seed=1), normal(47, 2, seed=2)
+    whole, kept = kernel_distance(a, b), kernel.within(b, 10)
+    asked = []
+    monkeypatch.setattr(kernel, "within", lambda x, groups, inner=kernel.within: asked.append(x) or inner(x, groups))
+    assert kernel_distance(a, b, lambda groups: kept if groups == 10 else None) == whole
+    assert [x.shape for x in asked] == [a.shape]
+
+
 @pytest.mark.parametrize("q", [[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 def test_expectation_is_the_distance_of_the_distributions(q: list[float]) -> None:
     """Every draw of 2 against 3 points, weighted by its probability; 0 if the distributions are equal."""

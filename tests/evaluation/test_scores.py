@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from alphabar.evaluation import scores
 from alphabar.evaluation.features.base import Features
+from alphabar.evaluation.kernel import within
 from alphabar.evaluation.moments import Moments
 from alphabar.evaluation.sample_study import _shuffled
 from alphabar.evaluation.scores import SCORES, Compared
@@ -20,6 +23,6 @@ def test_neighbours_are_of_the_whole_reference_whatever_its_order(monkeypatch: p
     reference = noise + classes[:, None]
     samples = reference[torch.randperm(200, generator=torch.Generator().manual_seed(1))] + 0.01
     drawn = _shuffled(Features(reference, None)), Moments.of(reference)  # as the study hands them on
-    sets = (Features(samples, None), Moments.of(samples), *drawn)
+    sets = (Features(samples, None), Moments.of(samples), *drawn, partial(within, drawn[0].values))
     found = SCORES["pr"](Compared(*sets))
     assert found["precision"] > 0.9 and found["recall"] > 0.9 and found["coverage"] > 0.9

@@ -17,6 +17,7 @@ from alphabar.base.rng import stream
 from alphabar.data.batch import Images
 from alphabar.evaluation.copies import Copies, find_copies
 from alphabar.evaluation.features.base import FeatureNet, Features
+from alphabar.evaluation.kernel import within
 from alphabar.evaluation.parts import key_of
 from alphabar.evaluation.pictures import enlarge, grid, write_png
 from alphabar.evaluation.scores import FEW, MOST_NEIGHBOURS, SCORES, Compared
@@ -122,9 +123,15 @@ class SampleStudy:
     def _compared(self) -> Compared:
         features = _shuffled(self._of_samples.result())
         if self._real.reference is None:
-            return Compared(features, self._of_samples.moments(), features, self._of_samples.moments())
-        work = self._of_real[self._real.reference.fingerprint]
-        return Compared(features, self._of_samples.moments(), _shuffled(work.result()), work.moments())
+            reference, work = features, self._of_samples
+        else:
+            work = self._of_real[self._real.reference.fingerprint]
+            reference = _shuffled(work.result())
+
+        def kernels(groups: int) -> Tensor:
+            return work.kept(f"kernels-{groups}", lambda: {"within": within(reference.values, groups)})["within"]
+
+        return Compared(features, self._of_samples.moments(), reference, work.moments(), kernels)
 
     @cached_property
     def copies(self) -> dict[str, Copies]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from alphabar.base.registry import Registry
 from alphabar.evaluation.features.base import Features
 from alphabar.evaluation.frechet import frechet_distance
@@ -22,12 +24,16 @@ MOST_NEIGHBOURS = 10_000
 
 @dataclass(frozen=True)
 class Compared:
-    """Samples and reference images in one feature space, each in random order: some of them stand for all."""
+    """Samples and reference images in one feature space, each in random order: some of them stand for all.
+
+    ``reference_within`` is :func:`~alphabar.evaluation.kernel.within` of the reference for a number of groups.
+    """
 
     samples: Features
     sample_moments: Moments
     reference: Features
     reference_moments: Moments
+    reference_within: Callable[[int], Tensor]
 
 
 # what is compared -> numbers by name, all finite; a name ending in _standard_error belongs to the one before it
@@ -39,7 +45,7 @@ def _fid(sets: Compared) -> Mapping[str, float]:
 
 
 def _kid(sets: Compared) -> Mapping[str, float]:
-    value, error = kernel_distance(sets.samples.values, sets.reference.values)
+    value, error = kernel_distance(sets.samples.values, sets.reference.values, sets.reference_within)
     return {"kid": value} | ({"kid_standard_error": error} if math.isfinite(error) else {})
 
 

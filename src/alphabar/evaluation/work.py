@@ -268,10 +268,19 @@ class FeatureWork:
 
     def moments(self) -> Moments:
         """Mean and scatter of all features, kept beside them."""
-        name = f"moments-{self.total}"
-        kept = self._batches.parts.get(name, 1)
-        if kept is not None:
-            return Moments(self.total, kept["mean"][0], kept["scatter"][0])
-        made = Moments.of(self.result().values)
-        self._batches.parts.put(name, {"mean": made.mean[None], "scatter": made.scatter[None]})
-        return made
+
+        def make() -> dict[str, Tensor]:
+            made = Moments.of(self.result().values)
+            return {"mean": made.mean, "scatter": made.scatter}
+
+        found = self.kept("moments", make)
+        return Moments(self.total, found["mean"], found["scatter"])
+
+    def kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What ``make`` makes of all features, kept beside them under ``name``."""
+        name = f"{name}-{self.total}"
+        found = self._batches.parts.get(name, 1)
+        if found is None:
+            found = {key: tensor[None] for key, tensor in make().items()}
+            self._batches.parts.put(name, found)
+        return {key: tensor[0] for key, tensor in found.items()}
