@@ -6,7 +6,8 @@ Samples of a trained run by every sampler in the registry, at equal numbers of n
 as many hops), on chains even in t and even in ln SNR; beside them the paper's ancestral sampling through all T steps,
 and that with --calls 1000 for every sampler. Fréchet and kernel distance to the run's training images in the given
 features (see ``alphabar evaluate``). What was measured before is taken from the run's folder, so that an interrupted
-call goes on. Results: docs/results/samplers-NAME.md, .json and .png.
+call goes on. Results: docs/results/samplers-NAME.md, .json and .png; what they hold of the same weights, features and
+number of samples stays there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from results import RESULTS, write
 
 import alphabar as ab
 from alphabar.cli.main import main as alphabar
+from alphabar.cli.model import open_model
 from alphabar.process.spacings import SPACINGS
 from alphabar.samplers import SAMPLERS, network_calls
 
@@ -40,6 +42,15 @@ def score(arguments: argparse.Namespace, sampler: str, steps: int, spacing: str)
     numbers = {key: found[key] for key in ("fid", "kid", "kid_standard_error")}
     print(f"{sampler}, {steps} steps, {spacing}: {numbers['fid']:.4g}", flush=True)
     return {"sampler": sampler, "steps": steps, "spacing": spacing, **numbers}
+
+
+def merged(file: Path, same: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``rows`` and those in ``file`` that were measured on the ``same``, by sampler, spacing and calls."""
+    before = json.loads(file.read_text()) if file.exists() else {}
+    kept = before.get("rows", []) if all(before.get(key) == value for key, value in same.items()) else []
+    found = {(row["sampler"], row["spacing"], row["calls"]): row for row in [*kept, *rows]}
+    order = [*SAMPLERS, *SPACINGS]
+    return [found[key] for key in sorted(found, key=lambda k: (order.index(k[0]), order.index(k[1]), k[2]))]
 
 
 def hops_of(sampler: str, calls: int, schedule: ab.Schedule) -> int:
@@ -113,6 +124,9 @@ def main() -> None:
                     continue  # there is one chain of all steps
                 rows.append({**score(arguments, name, hops, spacing), "calls": calls})
     full = score(arguments, "ancestral", schedule.T, "uniform")
+    weights = open_model(arguments.run).weights_sha256
+    same = {"n": arguments.n, "features": arguments.features, "weights": weights}
+    rows = merged(RESULTS / f"samplers-{arguments.name}.json", same, rows)
     plot(rows, full, RESULTS / f"samplers-{arguments.name}.png")
     lines = [
         f"Fréchet distance of {arguments.n:,} samples to the training images in the features `{arguments.features}`, "
@@ -131,7 +145,7 @@ def main() -> None:
     write(
         f"samplers-{arguments.name}",
         "Quality against network calls",
-        {"n": arguments.n, "full": full, "rows": rows},
+        {**same, "full": full, "rows": rows},
         lines,
     )
 

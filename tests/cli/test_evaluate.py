@@ -128,6 +128,8 @@ def test_what_real_images_are_to_each_other_is_computed_once(run, capsys, monkey
     evaluate(run, capsys, "--metrics", "kid", "--features", "pixels", "-n", "20", "--steps", "4")
     again = evaluate(run, capsys, "--metrics", "kid", "--features", "pixels", "-n", "20", "--steps", "3")
     assert sizes == [32]
+    evaluate(run, capsys, "--metrics", "kid", "--features", "pixels", "-n", "5", "--steps", "3")
+    assert sizes == [32, 32]  # five samples make five groups
     assert (again["kid"], again["kid_standard_error"]) == (first["kid"], first["kid_standard_error"])
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from alphabar.cli import train
+from alphabar.cli import loop, train
 from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
 from alphabar.cli.main import main
+from alphabar.evaluation.doctor.watch import Watch
+from alphabar.model.denoiser import Denoiser
+from alphabar.process.chain import Chain
 from alphabar.training import trainer
-from tiny import config, images
+from tiny import SETTINGS, config, images, pixels
 
 # what torch says to itself when its compiler is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -217,3 +223,27 @@ def test_a_compiled_run_is_the_same_run_up_to_rounding(monkeypatch: pytest.Monke
     ):
         assert name == same_name
         torch.testing.assert_close(other, one, rtol=0, atol=1e-4)
+
+
+def test_a_preview_is_sampled_as_few_steps_are_and_the_watch_knows_when_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times even in ln SNR for images of more than 16 pixels a side; ``run.preview_every`` reaches the verdicts."""
+    chains, every = [], []
+    monkeypatch.setattr(loop, "generate", _noting(loop.generate, chains))
+    monkeypatch.setattr(loop, "Watch", lambda *args, **more: every.append(more["every"]) or Watch(*args, **more))
+    np.savez(tmp_path / "wide.npz", images=pixels(24, size=17)[:, 0])
+    settings = [word for word in SETTINGS if not word.startswith("schedule.T")]
+    lengths = ["--steps", "4", "run.preview_every=3", "schedule.T=100"]
+    assert main(["train", str(tmp_path / "wide.npz"), "--out", str(tmp_path / "run"), *settings, *lengths]) == 0
+    assert every == [3]
+    even = Chain.spaced(chains[0].schedule, PREVIEW_STEPS, "logsnr").times
+    assert [chain.times for chain in chains] == [even, even]  # at step 3 and at the end
+
+
+def _noting(generate: Callable[..., torch.Tensor], chains: list[Chain]) -> Callable[..., torch.Tensor]:
+    def noted(denoiser: Denoiser, sampler: object, chain: Chain, *args: object, **more: object) -> torch.Tensor:
+        chains.append(chain)
+        return generate(denoiser, sampler, chain, *args, **more)
+
+    return noted

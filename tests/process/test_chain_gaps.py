@@ -39,13 +39,13 @@ def log_snr(schedule: ab.Schedule, t: int) -> float:
 @pytest.mark.parametrize("steps", [2, 3, 10, 25])
 @pytest.mark.parametrize("schedule", [ab.schedules.Linear(), ab.schedules.Cosine()], ids=str)
 def test_stops_that_are_even_in_the_signal_to_noise_ratio(schedule: ab.ScheduleSpec, steps: int) -> None:
-    """T, then the time nearest to the middle of each of steps − 1 stretches of λ from −ln(2 steps) to ln(2 steps)."""
+    """T, then the time nearest to the middle of each of steps − 1 stretches of λ from −ln(3 steps) to ln(2 steps)."""
     table = schedule.build()
     first, *stops, end = ab.Chain.spaced(table, steps, spacing="logsnr").times
     assert (first, end) == (1000, 0)
-    reach = math.log(2 * steps)
+    low, high = -math.log(3 * steps), math.log(2 * steps)
     for k, stop in enumerate(stops):
-        middle = -reach + 2 * reach * (k + 0.5) / (steps - 1)
+        middle = low + (high - low) * (k + 0.5) / (steps - 1)
         gap = abs(log_snr(table, stop) - middle)
         assert gap <= min(abs(log_snr(table, other) - middle) for other in (stop - 1, stop + 1) if other > 0)
 
@@ -62,7 +62,17 @@ def test_a_schedule_that_ends_early_in_the_signal_to_noise_ratio_is_used_up_to_i
 
 
 def test_a_schedule_that_ends_in_pure_noise() -> None:
-    """ᾱ_T = 0, where λ is −∞."""
+    """ᾱ_T = 0, where λ is −∞: T comes first, and the stops are among the others."""
     schedule = ab.Schedule.from_betas([*[0.05] * 99, 1.0])
-    times = ab.Chain.spaced(schedule, 6, spacing="logsnr").times
-    assert times[0] == 100 and times[-1] == 0 and 1 < times[-2] < times[1] < 100
+    first, *stops, end = ab.Chain.spaced(schedule, 6, spacing="logsnr").times
+    low, high = -math.log(18), log_snr(schedule, 1)
+    assert (first, end) == (100, 0)
+    for k, stop in enumerate(stops):
+        middle = low + (high - low) * (k + 0.5) / 5
+        assert stop == min(range(1, 100), key=lambda t, middle=middle: abs(log_snr(schedule, t) - middle))
+
+
+@pytest.mark.parametrize("betas", [[1e-6] * 1000, [0.99999] + [0.01] * 999], ids=["all data", "all noise"])
+def test_a_schedule_without_any_of_the_levels_is_walked_evenly(betas: list[float]) -> None:
+    schedule = ab.Schedule.from_betas(betas)
+    assert ab.Chain.spaced(schedule, 10, "logsnr").times == ab.Chain.spaced(schedule, 10, "uniform").times

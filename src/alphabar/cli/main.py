@@ -40,7 +40,11 @@ app = typer.Typer(
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, one of its steps, or a saved model.")]
 SampleSettings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="sampler.*, chain.spacing, denoiser.variance, denoiser.clip."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="sampler.*, chain.spacing [below 100 steps of images above 16x16 logsnr, else uniform], "
+        "denoiser.variance, denoiser.clip.",
+    ),
 ]
 SamplerName = Annotated[
     str | None,

@@ -117,8 +117,8 @@ def prepare(
     """The update rule, the chain, and a copy of the denoiser, sharing its weights, with the conventions asked for.
 
     Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md);
-    without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 25 for others. Fewer than 100
-    steps are even in λ for those others, and even in t otherwise.
+    without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 25 for others. For those
+    others, fewer than 100 steps are even in ln SNR; all other chains are even in t.
     ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
 
     Raises:

@@ -77,12 +77,12 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x.double() @ y.double().T).div_(x.shape[1]).add_(1).pow_(3)
 
 
-def within(x: Tensor, groups: int) -> Tensor:
-    """Σ_{i≠j} k(x_i, x_j) over [N, D], with i in the g-th and j in the h-th of so many consecutive groups.
+def within(features: Tensor, groups: int) -> Tensor:
+    """Σ_{i≠j} k(x_i, x_j) over the rows x of [N, D], i in the g-th and j in the h-th of so many consecutive groups.
 
     float64 [groups, groups]; the kernel is that of :func:`kernel_distance`.
     """
-    pieces = _pieces(x, groups)
+    pieces = _pieces(features, groups)
     table = torch.zeros((groups, groups), dtype=torch.float64)
     for place, (g, x) in enumerate(pieces):
         table[g, g] += _kernel(x, x).fill_diagonal_(0).sum()

@@ -28,6 +28,7 @@ from alphabar.process.spacings import SPACINGS
 __all__ = ["RealImages", "SampleStudy"]
 
 SHOWN = 24
+ORDER = "order of features"
 
 
 class RealImages(NamedTuple):
@@ -129,7 +130,8 @@ class SampleStudy:
             reference = _shuffled(work.result())
 
         def kernels(groups: int) -> Tensor:
-            return work.kept(f"kernels-{groups}", lambda: {"within": within(reference.values, groups)})["within"]
+            name = f"kernels-{groups}-{key_of({'order': ORDER})}"
+            return work.kept(name, lambda: {"within": within(reference.values, groups)})["within"]
 
         return Compared(features, self._of_samples.moments(), reference, work.moments(), kernels)
 
@@ -192,7 +194,7 @@ def _spacing(chain: Chain) -> str:
 
 def _shuffled(features: Features) -> Features:
     """In a random order that never changes: files often come sorted, and errors are estimated from groups of rows."""
-    order = stream(0, "order of features", len(features.values)).permutation(len(features.values))
+    order = stream(0, ORDER, len(features.values)).permutation(len(features.values))
     return Features(features.values[order], None if features.logits is None else features.logits[order])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alphabar.base.chunks import Chunks
-from alphabar.base.errors import DataError
+from alphabar.base.errors import DataError, StorageError
 from alphabar.data.batch import Images
 from alphabar.evaluation.dataset import batch_bound
 from alphabar.evaluation.features.base import FeatureNet, Features
@@ -282,5 +283,7 @@ class FeatureWork:
         found = self._batches.parts.get(name, 1)
         if found is None:
             found = {key: tensor[None] for key, tensor in make().items()}
-            self._batches.parts.put(name, found)
+            # what was computed is not lost for want of a place to keep it
+            with contextlib.suppress(StorageError):
+                self._batches.parts.put(name, found)
         return {key: tensor[0] for key, tensor in found.items()}

@@ -40,14 +40,16 @@ def trailing(schedule: Schedule, steps: int) -> tuple[int, ...]:
 def logsnr(schedule: Schedule, steps: int) -> tuple[int, ...]:
     """T, then ``steps`` − 1 times even in λ = ½ ln ᾱ/(1−ᾱ) (Lu et al. 2022, DPM-Solver, §3.4), then 0.
 
-    They are the middles of equal stretches of λ between −ln(2 steps) and ln(2 steps), or of the part of that which the
+    They are the middles of equal stretches of λ between −ln(3 steps) and ln(2 steps), or of the part of that which the
     schedule has: with more steps they come nearer to noise and to the data. Chains that are even in t jump over high
-    noise levels, where the largest variances of an image are decided, or over low ones, where the smallest are.
+    noise levels, where the largest variances of an image are decided, over low ones, where the smallest are, or both.
+    On a schedule that has no part of it they are even in t.
     """
     abar = schedule.alpha_bar[1:].flip(0)  # λ rises
     lam = 0.5 * (abar.log() - torch.log1p(-abar))
-    reach = math.log(2 * steps)
-    low, high = (min(max(end, -reach), reach) for end in (lam[0].item(), lam[-1].item()))
+    low, high = max(lam[0].item(), -math.log(3 * steps)), min(lam[-1].item(), math.log(2 * steps))
+    if low >= high:
+        return uniform(schedule, steps)
     wanted = torch.tensor([low + (high - low) * (k + 0.5) / (steps - 1) for k in range(steps - 1)], dtype=torch.float64)
     found = torch.searchsorted((lam[1:] + lam[:-1]) / 2, wanted)
     return _apart([*(schedule.T - found).flip(0).tolist(), schedule.T], schedule.T, steps)
@@ -59,7 +61,7 @@ def _nearest(a: int, b: int) -> int:
 
 
 def _apart(rising: Iterable[int], T: int, steps: int) -> tuple[int, ...]:
-    """The ``steps`` times, falling to 0, moved as little as makes them differ and leaves room up to T."""
+    """The ``steps`` times, falling to 0: moved up until they differ, and down where there is no room below T."""
     times = [0]
     for k, t in enumerate(rising, 1):
         times.append(min(max(t, times[-1] + 1), T - steps + k))

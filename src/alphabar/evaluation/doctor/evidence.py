@@ -64,7 +64,7 @@ class Model:
 
     Attributes:
         folder: where it lies.
-        step: how many updates it has, None for a saved model.
+        step: after how many steps it was made, None for a saved model.
         shape: (C, H, W).
         schedule: its process, None where the description does not build.
         description: ``model.json``.

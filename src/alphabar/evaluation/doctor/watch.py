@@ -24,9 +24,10 @@ REMEDY = "more images or fewer steps"
 
 
 class Watch:
-    """What the last previews and the steps between them say, one ``every`` so many steps.
+    """What the last previews and the steps between them say.
 
-    ``history`` is that of the run so far. The state is one number per preview, whatever the length of the run.
+    ``history`` is that of the run so far, taken to have had a preview ``every`` so many steps. The state is one number
+    per preview, whatever the length of the run.
     """
 
     def __init__(self, real: PixelFacts, history: History, *, every: int) -> None:
