@@ -188,7 +188,7 @@ def test_a_learned_variance_is_walked_whole_at_any_size():
         ((1, 16, 16), 10, ["chain.spacing=logsnr"], "logsnr"),
     ],
 )
-@pytest.mark.parametrize("sampler", [None, "ddim", "dpmpp_2m_sde"])
+@pytest.mark.parametrize("sampler", [None, "dpmpp_2m", "dpmpp_2m_sde", "heun"])
 def test_few_steps_of_larger_images_are_even_in_the_signal_to_noise_ratio(shape, steps, settings, spacing, sampler):
     schedule = ab.schedules.Cosine(T=400).build()
     denoiser = ab.Denoiser(ab.UNet(), schedule, prediction=ab.V(), variance=ab.FixedSmall(), shape=shape)
@@ -196,6 +196,13 @@ def test_few_steps_of_larger_images_are_even_in_the_signal_to_noise_ratio(shape,
         steps = 25
     _, chain, _ = prepare(denoiser, sampler, steps, settings)
     assert chain.times == ab.Chain.spaced(schedule, steps or 25, spacing).times
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "plms", "predictor_corrector"])
+def test_rules_that_do_not_expand_in_it_stay_even_in_time(sampler):
+    schedule = ab.schedules.Cosine(T=400).build()
+    denoiser = ab.Denoiser(ab.UNet(), schedule, prediction=ab.V(), variance=ab.FixedSmall(), shape=(3, 32, 32))
+    assert prepare(denoiser, sampler, 10)[1].times == ab.Chain.spaced(schedule, 10).times
 
 
 def test_who_names_a_variance_gets_a_sampler_that_has_one():

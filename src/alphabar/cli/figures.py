@@ -56,8 +56,7 @@ def run(
         out = checkpoint.output_folder(folder) / "figures"
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{printable(out)}: is a file; give a folder to --out")
-    # the figures are about t, and show its quarters
-    rule, chain, denoiser = prepare(trained, "ancestral", steps, ["chain.spacing=uniform"])
+    rule, chain, denoiser = prepare(trained, "ancestral", steps)
     train, held_out = _images(folder, data, trained)
     subject = Subject(denoiser, chain, train, held_out, rule, seed=seed, n=n, as_trained=trained)
     options: dict[str, dict[str, Any]] = {}

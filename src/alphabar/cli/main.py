@@ -42,8 +42,8 @@ SampleSettings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="sampler.*, chain.spacing [below 100 steps of images above 16x16 logsnr, else uniform], "
-        "denoiser.variance, denoiser.clip.",
+        help="sampler.*, chain.spacing [logsnr below 100 steps of dpmpp_2m, dpmpp_2m_sde or heun above 16x16 pixels, "
+        "else uniform], denoiser.variance, denoiser.clip.",
     ),
 ]
 SamplerName = Annotated[
