@@ -147,6 +147,8 @@ def main() -> None:
         "Quality against network calls",
         {**same, "full": full, "rows": rows},
         lines,
+        command=f"python scripts/quality_steps.py RUN --features {arguments.features} --name {arguments.name} "
+        f"-n {arguments.n} --spacings S --calls N",
     )
 
 
