@@ -38,7 +38,7 @@ def trailing(schedule: Schedule, steps: int) -> tuple[int, ...]:
 
 
 def logsnr(schedule: Schedule, steps: int) -> tuple[int, ...]:
-    """T, then ``steps`` − 1 times even in λ = ½ ln ᾱ/(1−ᾱ) (Lu et al. 2022, DPM-Solver, §3.4), then 0.
+    """T, then ``steps`` − 1 times even in λ = ½ ln ᾱ/(1−ᾱ) (Lu et al. 2022, DPM-Solver), then 0.
 
     They are the middles of equal stretches of λ between −ln(3 steps) and ln(2 steps), or of the part of that which the
     schedule has: with more steps they come nearer to noise and to the data. Chains that are even in t jump over high
