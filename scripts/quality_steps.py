@@ -114,7 +114,8 @@ def main() -> None:
     parser.add_argument("--spacings", nargs="+", default=["uniform", "logsnr"], choices=list(SPACINGS))
     parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50, 100])
     arguments = parser.parse_args()
-    schedule = ab.load(arguments.run).schedule
+    model = open_model(arguments.run)
+    schedule = model.denoiser.schedule
     rows = []
     for calls in arguments.calls:
         for name in arguments.samplers:
@@ -124,8 +125,7 @@ def main() -> None:
                     continue  # there is one chain of all steps
                 rows.append({**score(arguments, name, hops, spacing), "calls": calls})
     full = score(arguments, "ancestral", schedule.T, "uniform")
-    weights = open_model(arguments.run).weights_sha256
-    same = {"n": arguments.n, "features": arguments.features, "weights": weights}
+    same = {"n": arguments.n, "features": arguments.features, "weights": model.weights_sha256}
     rows = merged(RESULTS / f"samplers-{arguments.name}.json", same, rows)
     plot(rows, full, RESULTS / f"samplers-{arguments.name}.png")
     lines = [
