@@ -9,9 +9,11 @@ the network is brought near to that of ours for MNIST (about a million weights, 
 no one mirrors. ``--who "alphabar KEY=VALUE …"`` is ours with other settings, for the share of each part of the recipe.
 
 All are judged alike: 1,000 samples of the averaged weights by DDIM in 50 steps, Fréchet distance to the training images
-in features that none was tuned on. A peer is judged on its way, at each of the minutes; ours, whose rate falls to 0 at
-its end, is trained once for each. Results are added to those that docs/results/quality-per-minute.json has (for other
-images than MNIST, quality-per-minute-NAME.json). ``make quality`` makes the environment and runs what MNIST's shows.
+in features that none was tuned on; and once more by what ``alphabar sample`` does with any model where nothing else is
+asked for: 25 steps of SDE-DPM-Solver++, for tiny images 100 of the paper's sampler. A peer is judged on its way, at
+each of the minutes; ours, whose rate falls to 0 at its end, is trained once for each. Results are added to those that
+docs/results/quality-per-minute.json has (for other images than MNIST, quality-per-minute-NAME.json). ``make quality``
+makes the environment and runs what MNIST's shows.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from torch import Tensor, nn
 import alphabar as ab
 from alphabar.base.allocator import keep_freed_memory
 from alphabar.base.errors import ConfigError
+from alphabar.cli.sample import prepare
 from alphabar.data.batch import Images
 from alphabar.evaluation.features import FEATURES, open_features
 from alphabar.evaluation.frechet import frechet_distance
@@ -208,11 +211,13 @@ class Judge:
     def distance(self, images: Tensor) -> float:
         return frechet_distance(self.moments(images), self.real)
 
-    def __call__(self, denoiser: ab.Denoiser, picture: Path) -> float:
+    def __call__(self, denoiser: ab.Denoiser, picture: Path) -> dict[str, float]:
         chain = ab.Chain.spaced(denoiser.schedule, HOPS)
         images = ab.generate(denoiser, ab.samplers.DDIM(), chain, seeds=range(SAMPLES), batch=100)
         write_png(picture, grid(enlarge(images[:64])))
-        return self.distance(images)
+        rule, chain, denoiser = prepare(denoiser, None, None, quiet=True)
+        usual = ab.generate(denoiser, rule, chain, seeds=range(SAMPLES), batch=100)
+        return {"distance": self.distance(images), "usual": self.distance(usual)}
 
 
 def page(task: str) -> str:
@@ -242,6 +247,11 @@ def facts_of(minutes: float, several: list[dict[str, Any]]) -> str:
     distances = " / ".join(f"{row['distance']:.3g}" for row in several)
     spent = " / ".join(f"{row['minutes']:.1f}" for row in several)
     return f"{minutes:g} ({spent}) | {several[0]['steps']:,} × {several[0]['batch']} | {distances}"
+
+
+def usual_of(several: list[dict[str, Any]]) -> str:
+    """The distances of what ``alphabar sample`` makes; the first measurements have none."""
+    return " / ".join(f"{row['usual']:.3g}" if "usual" in row else "–" for row in several)
 
 
 def changes(rows: Rows) -> list[str]:
@@ -274,7 +284,7 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
     """The table of recipes, the figure, and the tables of what changes to ours do."""
     rows = rows_of(found)
     recipes = [
-        f"| {who} | {several[0]['weights']:,} | {facts_of(minutes, several)} |"
+        f"| {who} | {several[0]['weights']:,} | {facts_of(minutes, several)} | {usual_of(several)} |"
         for (who, minutes), several in rows.items()
         if " " not in who
     ]
@@ -284,8 +294,9 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
         f"averaged weights; Fréchet distance to the training images in the features `{found['features']}`; of "
         f"{found['floor_images']:,} images that nobody trained on it is **{found['floor']:.3g}**.",
         "",
-        "| recipe | weights | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed |",
-        "|---|---|---|---|---|",
+        "| recipe | weights | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed | "
+        "as `alphabar sample` samples |",
+        "|---|---|---|---|---|---|",
         *recipes,
         "",
         f"![Fréchet distance against minutes of processor time]({page(task)}.png)",
@@ -333,14 +344,14 @@ def plot(found: dict[str, Any], file: Path) -> None:
     plt.close(figure)
 
 
-def keep(task: str, who: str, seed: int, trained: Trained, distance: float, judged: dict[str, Any]) -> None:
+def keep(task: str, who: str, seed: int, trained: Trained, distances: dict[str, float], judged: dict[str, Any]) -> None:
     """Add a row to what was measured before, in place of one of the same contestant, seed and goal."""
     file = RESULTS / f"{page(task)}.json"
     before = json.loads(file.read_text())["rows"] if file.exists() else []
     facts = {key: value for key, value in vars(trained).items() if key != "denoiser"}
     facts["minutes"] = round(trained.minutes, 2)
     on = {key: machine()[key] for key in ("date", "processor", "torch", "commit")}
-    row = {"who": who, "seed": seed, **facts, "distance": distance, "on": on}
+    row = {"who": who, "seed": seed, **facts, **distances, "on": on}
     others = [old for old in before if (old["who"], old["seed"], old["goal"]) != (who, seed, trained.goal)]
     found = {**judged, "rows": [*others, row]}
     plot(found, RESULTS / f"{page(task)}.png")
@@ -387,8 +398,8 @@ def main() -> None:
         for who in arguments.who:
             for trained in training(who, seed):
                 picture = f"{arguments.task}-{re.sub(r'[^a-z0-9.]+', '-', who)}-{seed}-{trained.goal:g}.png"
-                distance = judge(trained.denoiser, arguments.runs / picture)
-                keep(arguments.task, who, seed, trained, distance, judge.facts)
+                distances = judge(trained.denoiser, arguments.runs / picture)
+                keep(arguments.task, who, seed, trained, distances, judge.facts)
 
 
 if __name__ == "__main__":

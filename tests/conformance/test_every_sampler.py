@@ -39,6 +39,7 @@ def test_a_frozen_value_with_its_facts(name: str) -> None:
     sampler = ab.SAMPLERS[name]()
     assert sampler == ab.SAMPLERS[name]() and isinstance(sampler.stochastic, bool)
     assert sampler.order >= (0 if sampler.stochastic else 1) and sampler.calls_per_hop >= 1
+    assert sampler.few_steps in SPACINGS
     with pytest.raises(AttributeError):
         sampler.order = 7
 

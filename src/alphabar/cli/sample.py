@@ -41,7 +41,6 @@ __all__ = ["class_labels", "parse_seeds", "prepare", "run", "write_samples"]
 FEW, FULL = "dpmpp_2m_sde", "ancestral"
 DEFAULT_STEPS = 100
 TINY_SIDE, FEW_STEPS = 16, 25  # larger images than tiny ones are slow enough to take fewer steps
-EVEN_IN_LOG_SNR = ("dpmpp_2m", "dpmpp_2m_sde", "heun")
 BATCH = 64
 ANIMATED_IMAGES = 36
 ANIMATED_FRAMES = 60
@@ -119,7 +118,7 @@ def prepare(
 
     Without a ``sampler`` it is the paper's, and below 100 steps the one that loses least in few (docs/samplers.md);
     without ``steps``, 100; without either, 100 for images of at most 16 pixels a side and 25 for others. For those
-    others, fewer than 100 steps of a rule that expands in ln SNR are even in it; all other chains are even in t.
+    others, fewer than 100 steps have the spacing that the rule names for them; all other chains are even in t.
     ``settings`` are ``sampler.<field>=…``, ``chain.spacing=…``, ``denoiser.variance=…`` and ``denoiser.clip=…``.
 
     Raises:
@@ -141,7 +140,7 @@ def prepare(
     conventions: dict[str, Any] = tables.get("denoiser", {})
     name, hops = _choose(denoiser, sampler, steps, names_variance="variance" in conventions)
     rule: Sampler = from_table(SAMPLERS[name], tables.get("sampler", {}), "sampler")
-    spacing = "logsnr" if name in EVEN_IN_LOG_SNR and hops < DEFAULT_STEPS and not _tiny(denoiser) else "uniform"
+    spacing = rule.few_steps if hops < DEFAULT_STEPS and not _tiny(denoiser) else "uniform"
     chain = Chain.spaced(denoiser.schedule, hops, tables.get("chain", {}).get("spacing", spacing))
     if "variance" in conventions:
         variance = VARIANCES.named(conventions["variance"], "denoiser.variance")()

@@ -24,6 +24,7 @@ class Ancestral:
     order: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
     needs_variance: ClassVar[bool] = True
+    few_steps: ClassVar[str] = "uniform"
     calls_per_hop: ClassVar[int] = 1
 
     def init(self, chain: Chain) -> None:

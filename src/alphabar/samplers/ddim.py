@@ -28,6 +28,7 @@ class DDIM:
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     order: ClassVar[int] = 1
     needs_variance: ClassVar[bool] = False
+    few_steps: ClassVar[str] = "uniform"
     calls_per_hop: ClassVar[int] = 1
 
     @property

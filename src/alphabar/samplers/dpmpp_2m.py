@@ -54,6 +54,7 @@ class DPMSolverPP2M:
     order: ClassVar[int] = 2
     stochastic: ClassVar[bool] = False
     needs_variance: ClassVar[bool] = False
+    few_steps: ClassVar[str] = "logsnr"
     calls_per_hop: ClassVar[int] = 1
 
     def init(self, chain: Chain) -> None:

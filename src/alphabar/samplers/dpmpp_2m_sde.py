@@ -33,6 +33,7 @@ class SDEDPMSolverPP2M:
     order: ClassVar[int] = 2
     stochastic: ClassVar[bool] = True
     needs_variance: ClassVar[bool] = False
+    few_steps: ClassVar[str] = "logsnr"
     calls_per_hop: ClassVar[int] = 1
 
     def init(self, chain: Chain) -> None:

@@ -36,11 +36,14 @@ class Sampler(Protocol):
 
     ``order`` is the order of convergence to the exact reverse process (in distribution, where noise is drawn) on chains
     along which λ = ½ ln ᾱ/(1−ᾱ) grows smoothly down to the last time above 0, the hop from there being x̂_0;
-    ``stochastic`` says whether noise is drawn, ``needs_variance`` whether σ² of p_θ(x_s | x_t) plays a part.
+    ``stochastic`` says whether noise is drawn, ``needs_variance`` whether σ² of p_θ(x_s | x_t) plays a part,
+    ``few_steps`` which spacing loses least where a chain is short and the images are larger than tiny: a rule that
+    expands x̂_0 in λ gains by hops even in it (docs/samplers.md).
     """
 
     order: ClassVar[int]
     needs_variance: ClassVar[bool]
+    few_steps: ClassVar[str]
 
     @property
     def stochastic(self) -> bool:

@@ -32,6 +32,7 @@ class Heun:
     order: ClassVar[int] = 2
     stochastic: ClassVar[bool] = False
     needs_variance: ClassVar[bool] = False
+    few_steps: ClassVar[str] = "logsnr"
     calls_per_hop: ClassVar[int] = 2
 
     def init(self, chain: Chain) -> None:

@@ -38,6 +38,7 @@ class PLMS:
     order: ClassVar[int] = 2
     stochastic: ClassVar[bool] = False
     needs_variance: ClassVar[bool] = False
+    few_steps: ClassVar[str] = "uniform"
     calls_per_hop: ClassVar[int] = 1
 
     def init(self, chain: Chain) -> tuple[Tensor, ...]:

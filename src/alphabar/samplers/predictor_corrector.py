@@ -48,6 +48,7 @@ class PredictorCorrector:
     order: ClassVar[int] = 0
     stochastic: ClassVar[bool] = True
     needs_variance: ClassVar[bool] = True
+    few_steps: ClassVar[str] = "uniform"
 
     @property
     def calls_per_hop(self) -> int:

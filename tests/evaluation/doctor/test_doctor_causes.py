@@ -195,7 +195,7 @@ SICK: dict[str, tuple[str, dict[str, Any], str]] = {
     "rises": ("rate-too-high", {"history": curve(power=0.2)}, "rose"),
     "jumps": ("rate-too-high", {"history": dataclasses.replace(curve(), losses=jumping())}, "3.3 % of the losses"),
     "nothing learned": ("rate-too-high", {"raw_held_out": bands(*[0.6] * 8), "history": curve(power=0.0)}, "1.2 times"),
-    "initial": ("ema-initial", {"initial_share": 0.9, "ema_held_out": bands(*[0.9] * 8)}, "90 %"),
+    "initial": ("ema-initial", {"updates": 1000, "initial_share": 0.9, "ema_held_out": bands(*[0.9] * 8)}, "90 %"),
     "copies": ("overfit", {"fresh": fresh(pixels(seed=1), share=0.6)}, "60 of 100"),
     "gap": ("overfit", {"ema_held_out": bands(*[0.25] * 3, *[0.1] * 5)}, "150 %"),
     "noise": (
@@ -276,7 +276,7 @@ HEALTHY: dict[str, dict[str, Any]] = {
     },
     "one band that is learned": {"raw_held_out": bands(*[0.6] * 7, 0.3), "history": curve(power=0.0)},
     "a loss that levels off": {"history": curve(power=-0.1)},
-    "an average that holds initial weights but is as good as the raw ones": {"initial_share": 0.12},
+    "an average that holds initial weights but is as good as the raw ones": {"updates": 1000, "initial_share": 0.12},
     "two copies in a hundred": {"fresh": fresh(pixels(seed=1), share=0.02)},
     "rough images, and samples a little rougher": {
         "data": data(pixels(n=800)),

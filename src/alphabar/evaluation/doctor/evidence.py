@@ -106,6 +106,7 @@ class Evidence:
         history: what training wrote.
         model: the newest checkpoint.
         damaged: why no checkpoint could be read, where there are some.
+        updates: how many steps before the newest checkpoint changed the weights.
         initial_share: how much of the averaged weights are initial ones, by the settings of the EMA.
         data: the images of the run.
         reference: facts of the images given to ``--data``.
@@ -124,6 +125,7 @@ class Evidence:
     history: History
     model: Model | None = None
     damaged: str = ""
+    updates: int | None = None
     initial_share: float | None = None
     data: Data | None = None
     reference: PixelFacts | None = None
@@ -193,13 +195,15 @@ def gather(
         model, damaged = None, str(error) if checkpoint.steps(run) or (run / "model.json").exists() else ""
         unseen.append(f"weights: {error}")
     facts = None if reference is None else PixelFacts.of(some_of(reference))
+    updates = None if model is None or model.step is None else history.updates(model.step)
     found = Evidence(
         run=run,
         settings=settings,
         history=history,
         model=model,
         damaged=damaged,
-        initial_share=None if model is None or model.step is None else initial_share(history.updates(model.step)),
+        updates=updates,
+        initial_share=None if updates is None else initial_share(updates),
         data=data,
         reference=facts,
         reference_name="" if reference is None else reference.name,

@@ -17,11 +17,9 @@ def ema_initial(evidence: Evidence) -> Finding | None:
     share, worse = evidence.initial_share, _ema_over_raw(evidence)
     if share is None or share < MUCH:
         return None
-    assert evidence.model is not None and evidence.model.step is not None, "where the share is known, so is the step"
-    updates = evidence.history.updates(evidence.model.step)
     numbers = [
-        f"{100 * share:.0f} % of the averaged weights are still initial ones after {updates:,} updates (closed form "
-        f"from ema.halflife_images = {evidence.setting('ema', 'halflife_images'):,}, "
+        f"{100 * share:.0f} % of the averaged weights are still initial ones after {evidence.updates:,} updates "
+        f"(closed form from ema.halflife_images = {evidence.setting('ema', 'halflife_images'):,}, "
         f"ema.warmup = {str(evidence.setting('ema', 'warmup')).lower()}, batch {evidence.setting('run', 'batch')})"
     ]
     if worse is not None:
