@@ -50,7 +50,7 @@ CHAIN = 50
 STAINS = np.array([[0.07, 0.99, 0.11], [0.65, 0.70, 0.29]])
 HUES = {"pink": (0, 1, 2), "green": (1, 0, 2)}
 GOALS = {"eps": "ε", "hybrid": "ε, learned σ²", "v": "v", "x0": "x₀"}
-DEFAULTS = (("pink", "eps"),)
+DEFAULTS = ("pink",)
 TIMES = (1, 50, 150, 300, 450, 600, 700, 800, 900, 1000)
 
 
@@ -173,18 +173,17 @@ def train(arm: Arm, steps: int) -> dict[str, Any]:
     }
 
 
-def default_recipe(folder: Path, hue: str, prediction: str, steps: int) -> dict[str, Any]:
-    """``alphabar train`` on 8×8 textures with little chosen but the length, sampled as the others."""
-    file, run = folder / f"{hue}.npz", folder / f"default-{hue}-{prediction}"
+def default_recipe(folder: Path, hue: str, steps: int) -> dict[str, Any]:
+    """``alphabar train`` on 8×8 textures with nothing chosen but the length, sampled as the others."""
+    file, run = folder / f"{hue}.npz", folder / f"default-{hue}"
     np.savez(file, images=textures(hue, side=8))
     with contextlib.redirect_stdout(io.StringIO()):
-        chosen = ["run.threads=1", f"denoiser.prediction={prediction}"]
-        assert alphabar(["train", str(file), "--out", str(run), "--steps", str(steps), *chosen]) == 0
+        assert alphabar(["train", str(file), "--out", str(run), "--steps", str(steps), "run.threads=1"]) == 0
     denoiser, images = ab.load(run), ab.open_source(str(file))
     samples = sampled(denoiser, CHAIN)
     return {
         "hue": hue,
-        "prediction": prediction,
+        "prediction": PREDICTIONS.name_of(denoiser.prediction),
         "steps": steps,
         **drift(samples, torch.from_numpy(np.array(images.pixels))),
     }
@@ -300,10 +299,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     runs = [kept(folder / f"{arm.name}.json", partial(train, arm, steps)) for arm in arms()]
-    defaults = [
-        kept(folder / f"default-{hue}-{goal}.json", partial(default_recipe, folder, hue, goal, steps))
-        for hue, goal in DEFAULTS
-    ]
+    defaults = [kept(folder / f"default-{hue}.json", partial(default_recipe, folder, hue, steps)) for hue in DEFAULTS]
     write("colour_drift", "Colour drift", {"runs": runs, "defaults": defaults}, report(runs, defaults, steps))
     figure(runs, RESULTS.parent / "images" / "colour_drift.png")
 
