@@ -112,7 +112,8 @@ class Gaussian:
     def sde_2m_moments(self, abars: Sequence[float]) -> list[tuple[Array, Array]]:
         """(mean, variance) of x at every time reached by SDE-DPM-Solver++(2M) from N(0, I).
 
-        Each step is affine in the pair (x_t, x̂_0 of the hop before), whose 2×2 covariance is carried along.
+        Each step is affine in the pair (x_t, x̂_0 of the hop before), whose 2×2 covariance is carried along. The first
+        one draws nothing: x_T's ε stays.
         """
         lams = [0.5 * np.log(abar / (1.0 - abar)) for abar in abars[:-1]]
         zero = np.zeros_like(self.mean)
@@ -123,6 +124,9 @@ class Gaussian:
             on_x0, on_x_t, sigma2 = condition(abar_t, abar_s)
             last = hop == len(abars) - 2
             weight = 0.0
+            if hop == 0:
+                on_x_t, sigma2 = ((1 - abar_s) / (1 - abar_t)) ** 0.5, 0.0
+                on_x0 = abar_s**0.5 - abar_t**0.5 * on_x_t
             if hop > 0 and not last:
                 weight = min(0.5, (lams[hop + 1] - lams[hop]) / (lams[hop] - lams[hop - 1]) / 2)
             slope, offset = self.x0_coefficients(abar_t)

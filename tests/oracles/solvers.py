@@ -47,15 +47,19 @@ def dpmpp_2m(x0_of: X0, abars: Sequence[float], x: Array) -> Iterator[Array]:
 
 
 def dpmpp_2m_sde(x0_of: X0, abars: Sequence[float], x: Array, noise: Sequence[Array]) -> Iterator[Array]:
-    """x_s = σ_s/σ_t e^{−h} x_t + α_s (1 − e^{−2h}) D + σ_s √(1 − e^{−2h}) z."""
+    """x_s = σ_s/σ_t e^{−h} x_t + α_s (1 − e^{−2h}) D + σ_s √(1 − e^{−2h}) z, after a first hop along the flow."""
     history: list[tuple[float, Array]] = []
-    for (abar_t, abar_s), z in zip(pairwise(abars), [*noise, np.zeros_like(x)], strict=True):
+    queue = iter(noise)
+    for abar_t, abar_s in pairwise(abars):
         history.append((abar_t, x0_of(x, abar_t)))
         if abar_s == 1:
             x = history[-1][1]
+        elif len(history) == 1:
+            eps = (x - abar_t**0.5 * history[0][1]) / (1 - abar_t) ** 0.5
+            x = abar_s**0.5 * history[0][1] + (1 - abar_s) ** 0.5 * eps
         else:
             h, sigma = lam(abar_s) - lam(abar_t), (1 - abar_s) ** 0.5
-            data = history[-1][1] if len(history) == 1 else _ahead(history, abar_s)
+            data, z = _ahead(history, abar_s), next(queue)
             x = sigma / (1 - abar_t) ** 0.5 * np.exp(-h) * x - abar_s**0.5 * np.expm1(-2 * h) * data
             x = x + sigma * (-np.expm1(-2 * h)) ** 0.5 * z
         yield x

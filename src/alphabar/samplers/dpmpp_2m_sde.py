@@ -26,6 +26,9 @@ class SDEDPMSolverPP2M:
     q(x_s | x_t, D), that is ancestral sampling with σ² = β̃ whose x̂_0 is replaced by the D of ``DPMSolverPP2M``.
     z = 0 on the hop that ends at 0. One network call per hop.
 
+    The first hop is that of ``DDIM(eta=0)``, which has x_T for its noise: where ᾱ_T is near 0 a draw from q(x_s | x_t, D)
+    would replace all of x_T, and a network's D, made from x_T, would fit what it is added to no longer.
+
     In distribution the order is 2, though x̂_0 is no smooth function of λ here: it is a martingale of the reverse
     process, and what its changes within a hop add to x_s is added one hop later, by the extrapolation.
     """
@@ -42,6 +45,8 @@ class SDEDPMSolverPP2M:
     def step(self, denoise: Denoise, x_t: Tensor, tr: Transition, state: Previous | None, rng: Noise) -> Step:
         """One update."""
         x0 = denoise(x_t, tr).x0
+        if state is None:
+            return Step(eq.flow(x0, x_t, tr.abar_t, tr.abar_s), x0, extrapolate(x0, tr, None)[1])
         data, state = extrapolate(x0, tr, state)
         x_s = eq.posterior(data, x_t, tr.abar_t, tr.abar_s)
         if tr.s != 0:
