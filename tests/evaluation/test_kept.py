@@ -13,6 +13,14 @@ from alphabar.training.trainer import new_denoiser
 from tiny import config, images
 
 
+def test_another_version_computes_anew(tmp_path, monkeypatch):
+    """Its samplers may take other steps under the same names."""
+    Parts(tmp_path, "samples", {"weights": "a"}).put("000000", {"x": torch.ones(5)})
+    assert Parts(tmp_path, "samples", {"weights": "a"}).has("000000", 5)
+    monkeypatch.setattr("alphabar.evaluation.parts.__version__", "9.9.9")
+    assert not Parts(tmp_path, "samples", {"weights": "a"}).has("000000", 5)
+
+
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "here"))
     assert cache_folder() == tmp_path / "here"

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from alphabar.base import storage
+from alphabar.base.version import __version__
 from alphabar.evaluation import cache
 
 __all__ = ["Parts", "key_of"]
@@ -24,12 +25,13 @@ def key_of(facts: Mapping[str, Any]) -> str:
 class Parts:
     """The parts of one computation, in a folder named after everything that decides its result.
 
-    ``facts`` are JSON values; they are kept beside the parts as ``facts.json``. Equal facts mean equal parts.
+    ``facts`` are JSON values; with the version of this package, which may change a rule, they are kept beside the parts
+    as ``facts.json``. Equal facts mean equal parts.
     """
 
     def __init__(self, root: Path, kind: str, facts: Mapping[str, Any]) -> None:
-        self.facts = dict(facts)
-        self.folder = root / f"{kind}-{key_of(facts)}"
+        self.facts = {"alphabar": __version__, **facts}
+        self.folder = root / f"{kind}-{key_of(self.facts)}"
         self._seen: dict[str, int] = {}
 
     def get(self, name: str, rows: int) -> dict[str, Tensor] | None:
