@@ -70,18 +70,20 @@ def test_a_budget_decides_the_steps_and_what_follows_from_them(
 
 
 @pytest.mark.parametrize(
-    ("together", "alone", "chosen"), [(0.3, 0.1, 1), (0.07, 0.12, 2), (0.1, 0.09, 2), (5.0, 0.1, 2)]
+    ("together", "alone", "gflop", "chosen"),
+    [(0.3, 0.1, 0.02, 1), (0.07, 0.12, 0.02, 2), (0.1, 0.09, 0.02, 2), (5.0, 0.1, 0.02, 1), (5.0, None, 12.0, 2)],
 )
 def test_threads_are_chosen_by_timing(
-    monkeypatch: pytest.MonkeyPatch, together: float, alone: float, chosen: int
+    monkeypatch: pytest.MonkeyPatch, together: float, alone: float | None, gflop: float, chosen: int
 ) -> None:
-    """One thread only where it is clearly faster, and never for networks whose steps take seconds."""
+    """One thread only where it is clearly faster; a network whose steps are much work is not tried on one."""
     from alphabar.data.sources import open_source
     from alphabar.runtime.config import from_tables, merge, override
     from alphabar.runtime.recipes import recipe
 
     monkeypatch.setattr(train.torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(train, "_seconds_per_step", lambda _, threads, patience: {2: together, 1: alone}[threads])
+    monkeypatch.setattr(train, "flops_per_image", lambda _: gflop * 1e9)
     images = open_source("digits")
     config = from_tables(override(merge(recipe(images.shape, len(images)), {}), TINY))
     assert train._threads(config, images) == chosen

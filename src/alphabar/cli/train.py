@@ -14,7 +14,7 @@ import torch
 from alphabar.base import storage
 from alphabar.base.choice import from_table
 from alphabar.base.errors import AlphabarError, ConfigError, Diverged, OutOfMemory, printable
-from alphabar.cli.card import model_card
+from alphabar.cli.card import flops_per_image, model_card
 from alphabar.cli.console import duration, say
 from alphabar.cli.data import about_files
 from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
@@ -33,6 +33,7 @@ from alphabar.weights import checkpoint
 __all__ = ["run", "steps_within"]
 
 LONG = 2 * 3600
+ALONE = 50e9  # floating-point operations of a step that one thread has done in seconds
 REPAYS_COMPILING = 20 * 60  # seconds of training on a GPU
 AUTO = "auto"
 MAY_CHANGE = {
@@ -320,15 +321,16 @@ def _threads(config: RunConfig, images: Images) -> int | None:
     """How many threads train fastest here: all, or one.
 
     Threads wait for each other at every layer. Where another process holds a core, a small network is several times
-    faster on one thread; the number is kept with the settings, because it decides how sums are rounded.
+    faster on one thread; the number is kept with the settings, because it decides how sums are rounded. A step that is
+    much work spends little of its time waiting, and would take one thread too long to try.
     """
     most = torch.get_num_threads()
     trial = trainer.build(config, images)
     if trial.device.type != "cpu" or most == 1:
         return None
-    together = _seconds_per_step(trial, most, patience=2)
-    if together > 1:
+    if 3 * flops_per_image(trial.denoiser) * config.run.batch > ALONE:
         return most
+    together = _seconds_per_step(trial, most, patience=2)
     alone = _seconds_per_step(trainer.build(config, images), 1, patience=2)
     return 1 if alone < 0.8 * together else most
 
