@@ -71,12 +71,19 @@ def test_a_budget_decides_the_steps_and_what_follows_from_them(
 
 @pytest.mark.parametrize(
     ("together", "alone", "gflop", "chosen"),
-    [(0.3, 0.1, 0.02, 1), (0.07, 0.12, 0.02, 2), (0.1, 0.09, 0.02, 2), (5.0, 0.1, 0.02, 1), (5.0, None, 12.0, 2)],
+    [
+        (0.3, 0.1, 0.02, 1),
+        (0.07, 0.12, 0.02, 2),
+        (0.1, 0.09, 0.02, 2),
+        (5.0, 0.1, 0.02, 1),
+        (0.9, 0.1, 12.0, 1),
+        (5.0, None, 12.0, 2),
+    ],
 )
 def test_threads_are_chosen_by_timing(
     monkeypatch: pytest.MonkeyPatch, together: float, alone: float | None, gflop: float, chosen: int
 ) -> None:
-    """One thread only where it is clearly faster; a network whose steps are much work is not tried on one."""
+    """One thread only where it is clearly faster; steps that are slow since they are much work are not tried."""
     from alphabar.data.sources import open_source
     from alphabar.runtime.config import from_tables, merge, override
     from alphabar.runtime.recipes import recipe

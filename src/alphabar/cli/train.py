@@ -321,16 +321,16 @@ def _threads(config: RunConfig, images: Images) -> int | None:
     """How many threads train fastest here: all, or one.
 
     Threads wait for each other at every layer. Where another process holds a core, a small network is several times
-    faster on one thread; the number is kept with the settings, because it decides how sums are rounded. A step that is
-    much work spends little of its time waiting, and would take one thread too long to try.
+    faster on one thread; the number is kept with the settings, because it decides how sums are rounded. A step that
+    is slow because it is much work would take one thread too long to try.
     """
     most = torch.get_num_threads()
     trial = trainer.build(config, images)
     if trial.device.type != "cpu" or most == 1:
         return None
-    if 3 * flops_per_image(trial.denoiser) * config.run.batch > ALONE:
-        return most
     together = _seconds_per_step(trial, most, patience=2)
+    if together > 1 and 3 * flops_per_image(trial.denoiser) * config.run.batch > ALONE:
+        return most
     alone = _seconds_per_step(trainer.build(config, images), 1, patience=2)
     return 1 if alone < 0.8 * together else most
 

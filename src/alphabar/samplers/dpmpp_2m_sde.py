@@ -45,10 +45,10 @@ class SDEDPMSolverPP2M:
     def step(self, denoise: Denoise, x_t: Tensor, tr: Transition, state: Previous | None, rng: Noise) -> Step:
         """One update."""
         x0 = denoise(x_t, tr).x0
+        data, here = extrapolate(x0, tr, state)
         if state is None:
-            return Step(eq.flow(x0, x_t, tr.abar_t, tr.abar_s), x0, extrapolate(x0, tr, None)[1])
-        data, state = extrapolate(x0, tr, state)
+            return Step(eq.flow(data, x_t, tr.abar_t, tr.abar_s), x0, here)
         x_s = eq.posterior(data, x_t, tr.abar_t, tr.abar_s)
         if tr.s != 0:
             x_s = x_s + scale(rng.randn_like(x_t), sqrt(eq.beta_tilde(tr.abar_t, tr.abar_s)))
-        return Step(x_s, x0, state)
+        return Step(x_s, x0, here)
