@@ -155,6 +155,8 @@ class Stage:
         os.chdir(self.root)
         os.environ["PYTHONPATH"] = path  # for the processes that tests start
         os.environ["COLUMNS"] = "400"
+        # a forked child runs no exit handlers: what they would remove goes with the stage
+        os.environ["TMPDIR"], tempfile.tempdir = str(self.root), None
         sys.path.insert(0, path)
         import pytest
 
