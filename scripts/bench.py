@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,17 @@ def start_all(specs: Sequence[Spec], notes: list[str]) -> list[Worker]:
     return workers
 
 
-def compete(specs: Sequence[Spec], notes: list[str], seconds: float, least: int = 4) -> list[Timed]:
+def compete(
+    specs: Sequence[Spec],
+    notes: list[str],
+    seconds: float,
+    least: int = 4,
+    actions: Mapping[str, int] = ACTIONS,
+) -> list[Timed]:
     """A race between those that can be built."""
     workers = start_all(specs, notes)
     try:
-        return race(workers, ACTIONS, notes, seconds=seconds, least=least)
+        return race(workers, actions, notes, seconds=seconds, least=least)
     finally:
         for worker in workers:
             worker.close()
@@ -192,7 +198,8 @@ def memory(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dic
     per_image: dict[str, dict[str, float]] = {}
     for spec in (ours, sparing(ours), *shipped):
         # in the order of what they need, since a peak only grows
-        actions = ("forward", "sample", "step") if spec.contestant == "alphabar" else ("forward", "step")
+        samples = spec.contestant in ("alphabar", "diffusers")
+        actions = ("forward", "sample", "step") if samples else ("forward", "step")
         peaks: dict[str, list[int]] = {action: [] for action in actions}
         try:
             for batch in (few, many):

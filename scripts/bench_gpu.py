@@ -3,10 +3,13 @@
     python scripts/bench_gpu.py [--device cpu --smoke]
 
 The paper's networks for 32×32 and 256×256: ours as ``train`` runs it, in bfloat16, compiled, and with CUDA graphs;
-diffusers compiled in bfloat16. Images per second of a training step, of a forward pass and of one step of sampling,
-TFLOP/s, and the share of the card's fastest product of two matrices.
+diffusers in bfloat16, plain and compiled. Images per second of a training step, of a forward pass and of one step of
+sampling, TFLOP/s, and the share of the card's fastest product of two matrices: each contestant alone, so that none
+lacks memory. Then the fastest setting of ours and that of diffusers take turns at a training step and at sampling; the
+ratios within their rounds are held against the goals.
 
-``--smoke`` takes small networks and writes to ``build/bench``; with ``--device cpu`` it runs anywhere.
+``--smoke`` takes small networks of ours, small images and batches, and writes to ``build/bench``; with
+``--device cpu`` it runs anywhere.
 """
 
 from __future__ import annotations
@@ -17,39 +20,45 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from bench import start
+from bench import compete, start
 from benchmark import tables
 from benchmark.ceiling import matrix_rate, work
-from benchmark.race import Failed, Timed, race
+from benchmark.race import Failed, Timed, median_ratio, race
+from benchmark.sources import environment_python
 from benchmark.spec import Spec
 from results import RESULTS, write
 
 BATCHES = {"cifar10": 128, "lsun256": 16}
 OURS = ((), ("bf16",), ("bf16", "compile"), ("bf16", "graphs"))
 DIFFUSERS = (("bf16", "channels_last"), ("bf16", "channels_last", "compile"))
+NAMES = {"forward": "forward", "step": "training step", "sample": "step of sampling"}
+GOALS = {"step": 1.3, "sample": 1.5}  # times as fast as diffusers in its fastest setting
+SHARE = {"lsun256": 0.45}  # of the matrix rate, in a training step
 SMALL = {"base_channels": 32, "base_channels_multiples": [1, 2], "apply_attention": [False, True], "num_res_blocks": 1}
 
 
-def contestants(device: str, *, smoke: bool) -> list[list[Spec]]:
-    """Who runs, one list per network."""
-    lists = []
+def contestants(device: str, notes: list[str], *, smoke: bool) -> list[list[Spec]]:
+    """Who runs, one list per network; ``notes`` get why the peer is not among them."""
+    lists, peers = [], DIFFUSERS
+    try:
+        environment_python()
+    except Failed as reason:
+        notes.append(str(reason))
+        peers = ()
     for model, batch in BATCHES.items():
         base = Spec("alphabar", model, batch=batch, device=device, threads=torch.get_num_threads(), hops=20)
         if smoke:
-            base = replace(base, batch=2, hops=2, size=16, net=SMALL)
+            base = replace(base, batch=2, hops=2, size=16 if model == "cifar10" else 64, net=SMALL)
         ours = [replace(base, settings=settings) for settings in OURS]
-        theirs = [] if smoke else [replace(base, contestant="diffusers", settings=one) for one in DIFFUSERS]
-        lists.append([*ours, *theirs])
+        lists.append([*ours, *(replace(base, contestant="diffusers", settings=settings) for settings in peers)])
     return lists
 
 
 def measure(spec: Spec, notes: list[str], *, smoke: bool) -> list[Timed]:
-    """One contestant alone, since the card is not shared; none if it cannot run."""
-    actions = {"forward": 5, "step": 5, **({"sample": 1} if spec.contestant == "alphabar" else {})}
+    """One contestant alone on the card; none if it cannot run."""
     try:
         with start(spec) as worker:
-            rounds = 1 if smoke else 7
-            return race([worker], actions, notes, seconds=0, least=rounds)
+            return race([worker], {"forward": 5, "step": 5, "sample": 1}, notes, seconds=0, least=1 if smoke else 7)
     except Failed as reason:
         notes.append(str(reason))
         return []
@@ -68,11 +77,55 @@ def rows(timed: Sequence[Timed], flops: dict[str, dict[str, float]], rates: dict
         for action in one.rounds:
             per_image = one.median(action) / (spec.hops if action == "sample" else 1)
             reached = (counts["step"] if action == "step" else counts["forward"]) / per_image
-            what = {"forward": "forward", "step": "training step", "sample": "step of sampling"}[action]
             lines.append(
-                f"| {spec.model} | {spec.label} | {spec.batch} | {what} | {1 / per_image:.1f} | {reached / 1e12:.3g} | "
-                f"{100 * reached / rate:.0f} % |"
+                f"| {spec.model} | {spec.label} | {spec.batch} | {NAMES[action]} | {1 / per_image:.1f} | "
+                f"{reached / 1e12:.3g} | {100 * reached / rate:.0f} % |"
             )
+    return lines
+
+
+def fastest(timed: Sequence[Timed], contestant: str, model: str, action: str) -> Timed | None:
+    """The setting in which a contestant is the fastest; None if none ran."""
+    own = [one for one in timed if (one.spec.contestant, one.spec.model) == (contestant, model)]
+    return min(own, key=lambda one: one.median(action), default=None)
+
+
+def duels(timed: Sequence[Timed], notes: list[str], *, smoke: bool) -> list[tuple[str, Timed, Timed]]:
+    """For every goal and network: what is timed, ours and diffusers in the same rounds."""
+    fought = []
+    for model in BATCHES:
+        for action in GOALS:
+            pair = [fastest(timed, who, model, action) for who in ("alphabar", "diffusers")]
+            specs = [one.spec for one in pair if one is not None]
+            if len(specs) == 2:
+                both = compete(
+                    specs, notes, 0, least=1 if smoke else 7, actions={action: 1 if action == "sample" else 5}
+                )
+                fought += [(action, *both)] if len(both) == 2 else []
+    return fought
+
+
+def goals(
+    fought: Sequence[tuple[str, Timed, Timed]],
+    timed: Sequence[Timed],
+    flops: dict[str, dict[str, float]],
+    rates: dict[str, float],
+) -> list[str]:
+    """What was aimed at, what was reached, and whether that is enough."""
+    lines = ["| network | goal | reached | |", "|---|---|---|---|"]
+
+    def goal(model: str, text: str, aim: float, reached: float) -> None:
+        lines.append(f"| {model} | {text} | {reached:.3g} | {'met' if reached >= aim else 'not met'} |")
+
+    for action, us, them in fought:
+        beside = f"{us.spec.label} against {them.spec.label}: {NAMES[action]} at least {GOALS[action]:g} times as fast"
+        goal(us.spec.model, beside, GOALS[action], median_ratio(them, us, action))
+    for model, aim in SHARE.items():
+        best = fastest(timed, "alphabar", model, "step")
+        if best is not None:
+            rate = rates["bf16" if "bf16" in best.spec.settings else "fp32"]
+            share = flops[model]["step"] / best.median("step") / rate
+            goal(model, f"{best.spec.label}: training step at {aim:g} of the matrix rate or more", aim, share)
     return lines
 
 
@@ -93,10 +146,11 @@ def main() -> None:
     notes: list[str] = []
     timed: list[Timed] = []
     flops: dict[str, dict[str, float]] = {}
-    for specs in contestants(given.device, smoke=given.smoke):
+    for specs in contestants(given.device, notes, smoke=given.smoke):
         flops[specs[0].model] = work(replace(specs[0], batch=1, settings=()))
         for spec in specs:
             timed += measure(spec, notes, smoke=given.smoke)
+    fought = duels(timed, notes, smoke=given.smoke)
     card = torch.cuda.get_device_name() if given.device == "cuda" else "no GPU: a smoke test on the CPU"
     best = ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {name}" for name, rate in rates.items())
     write(
@@ -107,10 +161,13 @@ def main() -> None:
             "matrix_tflops": {name: rate / 1e12 for name, rate in rates.items()},
             "flops_per_image": flops,
             "timed": [tables.plain(one) for one in timed],
+            "in_turns": [{action: [tables.plain(one) for one in pair]} for action, *pair in fought],
             "not_measured": notes,
         },
         [
             f"{card}. Product of two matrices of side {side}: {best}.",
+            "",
+            *goals(fought, timed, flops, rates),
             "",
             *rows(timed, flops, rates),
             "",

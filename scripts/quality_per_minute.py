@@ -5,15 +5,17 @@
 
 Every contestant trains on the same images (see ``quality_data.py``) on one thread for as many minutes of processor
 time, with its own defaults: network code, initialisation, loss, schedule, optimiser, rate, batch, EMA. Only the size of
-the network is brought near to that of ours for MNIST (about a million weights, which is what trains in minutes), and
-no one mirrors. ``--who "alphabar KEY=VALUE …"`` is ours with other settings, for the share of each part of the recipe.
+the network is brought near to that of ours for MNIST (1 to 1.6 million weights, which is what trains in minutes), with
+four channels or more in each group of a normalisation, as in the networks they ship; and no one mirrors.
+``--who "alphabar KEY=VALUE …"`` is ours with other settings, for the share of each part of the recipe.
 
 All are judged alike: 1,000 samples of the averaged weights by DDIM in 50 steps, Fréchet distance to the training images
-in features that none was tuned on; and once more by what ``alphabar sample`` does with any model where nothing else is
-asked for: 25 steps of SDE-DPM-Solver++, for tiny images 100 of the paper's sampler. A peer is judged on its way, at
-each of the minutes; ours, whose rate falls to 0 at its end, is trained once for each. Results are added to those that
-docs/results/quality-per-minute.json has (for other images than MNIST, quality-per-minute-NAME.json). ``make quality``
-makes the environment and runs what MNIST's shows.
+in two sets of features: those by which our recipe was chosen, and those of a random network, which had no part in it
+(where the first are not these already). And once more by what ``alphabar sample`` does with any model where nothing
+else is asked for: 25 steps of SDE-DPM-Solver++, for tiny images 100 of the paper's sampler. A peer is judged on its
+way, at each of the minutes; ours, whose rate falls to 0 at its end, is trained once for each, and saved beside the
+picture. Results are added to those that docs/results/quality-per-minute.json has (for other images than MNIST,
+quality-per-minute-NAME.json). ``make quality`` makes the environment and runs MNIST's recipes with one seed.
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ from alphabar.runtime.recipes import for_length, recipe
 from alphabar.training.trainer import Run, build, fit
 
 SAMPLES, HOPS = 1000, 50
+CHANNELS_PER_GROUP = 4  # at the thinnest: 128 channels in 32 groups, as in the networks that the peers ship
+UNTUNED = "random-conv"
 
 
 @dataclass(frozen=True)
@@ -80,53 +84,61 @@ class Peer:
         )
 
 
-def diffusers(shape: tuple[int, int, int], sources: Path | None) -> Peer:
-    """The unconditional training example, with a network of four resolutions."""
+def diffusers(data: Images, sources: Path | None) -> Peer:
+    """The unconditional training example, with a network of four resolutions.
+
+    Its 32 groups would be one channel each here: the embedding of time, added to each channel as a whole before it is
+    normalised, would have no effect.
+    """
     from diffusers import UNet2DModel
     from diffusers.optimization import get_scheduler
 
     net = UNet2DModel(
-        sample_size=shape[1],
-        in_channels=shape[0],
-        out_channels=shape[0],
+        sample_size=data.shape[1],
+        in_channels=data.shape[0],
+        out_channels=data.shape[0],
         layers_per_block=2,
-        block_out_channels=(32, 32, 64, 64),
+        block_out_channels=(16, 32, 64, 64),
+        norm_num_groups=16 // CHANNELS_PER_GROUP,
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     )
-    epochs = partial(get_scheduler, "cosine", num_warmup_steps=500, num_training_steps=100 * 60_000 // 16)
+    epochs = partial(get_scheduler, "cosine", num_warmup_steps=500, num_training_steps=100 * len(data) // 16)
     loop = loops.diffusers(net, rate=lambda optimizer: epochs(optimizer=optimizer))
-    return Peer(net, 16, loop, ab.schedules.Linear(), ab.Eps(), shape, lambda net, x, t: net(x, t).sample)
+    return Peer(net, 16, loop, ab.schedules.Linear(), ab.Eps(), data.shape, lambda net, x, t: net(x, t).sample)
 
 
-def denoising_diffusion_pytorch(shape: tuple[int, int, int], sources: Path | None) -> Peer:
+def denoising_diffusion_pytorch(data: Images, sources: Path | None) -> Peer:
     """The defaults of its Trainer and GaussianDiffusion: v, the sigmoid schedule, batch 16."""
     stand_in("torchvision", "pytorch_fid")
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
-    net, schedule = Unet(dim=16, dim_mults=(1, 2, 4, 4), channels=shape[0]), ab.schedules.Sigmoid()
-    diffusion = GaussianDiffusion(net, image_size=shape[1])
+    net, schedule = Unet(dim=16, dim_mults=(1, 2, 4, 4), channels=data.shape[0]), ab.schedules.Sigmoid()
+    diffusion = GaussianDiffusion(net, image_size=data.shape[1])
     assert torch.allclose(diffusion.alphas_cumprod.double(), schedule.build().alpha_bar[1:], atol=1e-4)
-    return Peer(net, 16, loops.denoising_diffusion_pytorch(diffusion), schedule, ab.V(), shape)
+    return Peer(net, 16, loops.denoising_diffusion_pytorch(diffusion), schedule, ab.V(), data.shape)
 
 
-def pytorch_ddpm(shape: tuple[int, int, int], sources: Path | None) -> Peer:
-    """The defaults of its main.py: batch 128, warm-up over 5,000 steps, EMA 0.9999."""
+def pytorch_ddpm(data: Images, sources: Path | None) -> Peer:
+    """The defaults of its main.py: batch 128, warm-up over 5,000 steps, EMA 0.9999. Fewer groups, as for diffusers'."""
     sys.path.insert(0, str(checkout("pytorch-ddpm", sources)))
     stand_in("tensorboardX", "score", "torchvision")
     from model import UNet
 
     net = UNet(T=1000, ch=32, ch_mult=[1, 2, 2, 2], attn=[1], num_res_blocks=1, dropout=0.1)
-    net.head = nn.Conv2d(shape[0], 32, 3, padding=1)
-    net.tail[-1] = nn.Conv2d(32, shape[0], 3, padding=1)
+    for module in net.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.num_groups = 32 // CHANNELS_PER_GROUP
+    net.head = nn.Conv2d(data.shape[0], 32, 3, padding=1)
+    net.tail[-1] = nn.Conv2d(32, data.shape[0], 3, padding=1)
     nn.init.xavier_uniform_(net.tail[-1].weight, gain=1e-5)
     nn.init.zeros_(net.tail[-1].bias)
-    return Peer(net, 128, loops.pytorch_ddpm(net), ab.schedules.Linear(), ab.Eps(), shape)
+    return Peer(net, 128, loops.pytorch_ddpm(net), ab.schedules.Linear(), ab.Eps(), data.shape)
 
 
 OURS = "alphabar"
-# by name: the shape of the images, the folder of sources that cannot be cloned
-PEERS: dict[str, Callable[[tuple[int, int, int], Path | None], Peer]] = {
+# by name: the images, the folder of sources that cannot be cloned
+PEERS: dict[str, Callable[[Images, Path | None], Peer]] = {
     "diffusers": diffusers,
     "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
     "pytorch-ddpm": pytorch_ddpm,
@@ -190,26 +202,32 @@ def train_ours(data: Images, settings: list[str], goals: list[float], seed: int)
 
 
 class Judge:
-    """Fréchet distance of samples to the training images, and of as many images as there are of ``test``."""
+    """Fréchet distances of samples to the training images, and of as many images as there are of ``test``."""
 
     def __init__(self, features: str, train: Tensor, test: Tensor) -> None:
-        self.features = open_features(features)
-        self.real = self.moments(train)
+        # by the name of the column: what is measured in the features of the task, and in those without a part in it
+        self.features = {"": open_features(features)}
+        if features != UNTUNED:
+            self.features["_untuned"] = open_features(UNTUNED)
+        self.real = {column: self.moments(column, train) for column in self.features}
         unseen = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:SAMPLES]]
         self.facts = {
             "features": features,
             "images": len(train),
             "shape": list(train.shape[1:]),
-            "floor": self.distance(unseen),
+            **self.distances("floor", unseen),
             "floor_images": len(unseen),
         }
 
-    def moments(self, images: Tensor) -> Moments:
+    def moments(self, column: str, images: Tensor) -> Moments:
         parts = (images[i : i + 500] for i in range(0, len(images), 500))
-        return Moments.of(torch.cat([self.features(part).values for part in parts]))
+        return Moments.of(torch.cat([self.features[column](part).values for part in parts]))
 
-    def distance(self, images: Tensor) -> float:
-        return frechet_distance(self.moments(images), self.real)
+    def distances(self, what: str, images: Tensor) -> dict[str, float]:
+        """The distances of ``images`` in all features."""
+        return {
+            what + column: frechet_distance(self.moments(column, images), real) for column, real in self.real.items()
+        }
 
     def __call__(self, denoiser: ab.Denoiser, picture: Path) -> dict[str, float]:
         chain = ab.Chain.spaced(denoiser.schedule, HOPS)
@@ -217,7 +235,7 @@ class Judge:
         write_png(picture, grid(enlarge(images[:64])))
         rule, chain, denoiser = prepare(denoiser, None, None, quiet=True)
         usual = ab.generate(denoiser, rule, chain, seeds=range(SAMPLES), batch=100)
-        return {"distance": self.distance(images), "usual": self.distance(usual)}
+        return {**self.distances("distance", images), **self.distances("usual", usual)}
 
 
 def page(task: str) -> str:
@@ -246,12 +264,13 @@ def facts_of(minutes: float, several: list[dict[str, Any]]) -> str:
     """The cells of a row that every table has."""
     distances = " / ".join(f"{row['distance']:.3g}" for row in several)
     spent = " / ".join(f"{row['minutes']:.1f}" for row in several)
-    return f"{minutes:g} ({spent}) | {several[0]['steps']:,} × {several[0]['batch']} | {distances}"
+    steps = " / ".join(f"{row['steps']:,}" for row in several)
+    return f"{minutes:g} ({spent}) | {steps} × {several[0]['batch']} | {distances}"
 
 
-def usual_of(several: list[dict[str, Any]]) -> str:
-    """The distances of what ``alphabar sample`` makes; the first measurements have none."""
-    return " / ".join(f"{row['usual']:.3g}" if "usual" in row else "–" for row in several)
+def values_of(column: str, several: list[dict[str, Any]]) -> str:
+    """The distances in a column that the first measurements have not."""
+    return " / ".join(f"{row[column]:.3g}" if column in row else "–" for row in several)
 
 
 def changes(rows: Rows) -> list[str]:
@@ -266,10 +285,10 @@ def changes(rows: Rows) -> list[str]:
         worse = f"{statistics.geometric_mean(ratios):.2g}" if ratios else "–"
         changed = " ".join(setting for setting in who.split() if setting not in base.split())
         tables.setdefault(base, []).append(f"| `{changed}` | {facts_of(minutes, several)} | {worse} |")
-    page = []
+    texts = []
     for base, table in sorted(tables.items()):
         of = "the recipe" if base == OURS else f"the recipe with `{' '.join(base.split()[1:])}`"
-        page += [
+        texts += [
             f"Changes to {of}:",
             "",
             "| changed | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed | ratio |",
@@ -277,14 +296,23 @@ def changes(rows: Rows) -> list[str]:
             *table,
             "",
         ]
-    return page
+    return texts
 
 
 def lines(task: str, found: dict[str, Any]) -> list[str]:
     """The table of recipes, the figure, and the tables of what changes to ours do."""
     rows = rows_of(found)
+    columns = {"usual": "as `alphabar sample` samples"}
+    untuned = ""
+    if found["features"] != UNTUNED:
+        columns |= {
+            "distance_untuned": f"in the features `{UNTUNED}`",
+            "usual_untuned": "in those, as `alphabar sample` samples",
+        }
+        untuned = f", **{found['floor_untuned']:.3g}** in the features `{UNTUNED}`"
     recipes = [
-        f"| {who} | {several[0]['weights']:,} | {facts_of(minutes, several)} | {usual_of(several)} |"
+        f"| {who} | {several[0]['weights']:,} | {facts_of(minutes, several)} | "
+        f"{' | '.join(values_of(column, several) for column in columns)} |"
         for (who, minutes), several in rows.items()
         if " " not in who
     ]
@@ -292,11 +320,11 @@ def lines(task: str, found: dict[str, Any]) -> list[str]:
     page_of_recipes = [
         f"{task}, {found['images']:,} images of {size}, one thread. {SAMPLES:,} samples by DDIM in {HOPS} steps, "
         f"averaged weights; Fréchet distance to the training images in the features `{found['features']}`; of "
-        f"{found['floor_images']:,} images that nobody trained on it is **{found['floor']:.3g}**.",
+        f"{found['floor_images']:,} images that nobody trained on it is **{found['floor']:.3g}**{untuned}.",
         "",
         "| recipe | weights | processor minutes (taken) | steps × batch | Fréchet distance, one value per seed | "
-        "as `alphabar sample` samples |",
-        "|---|---|---|---|---|---|",
+        f"{' | '.join(columns.values())} |",
+        f"|---|---|---|---|---|{'---|' * len(columns)}",
         *recipes,
         "",
         f"![Fréchet distance against minutes of processor time]({page(task)}.png)",
@@ -323,16 +351,18 @@ def plot(found: dict[str, Any], file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    curves: dict[str, dict[float, list[float]]] = {}
+    curves: dict[str, dict[float, list[tuple[float, float]]]] = {}
     for row in found["rows"]:
         if " " not in row["who"]:  # without the ablations
-            curves.setdefault(row["who"], {}).setdefault(row["goal"], []).append(row["distance"])
+            curves.setdefault(row["who"], {}).setdefault(row["goal"], []).append((row["minutes"], row["distance"]))
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for who, at in sorted(curves.items()):
-        minutes = sorted(at)
-        (line,) = axes.plot(minutes, [statistics.median(at[m]) for m in minutes], marker="o", markersize=4, label=who)
+        measured = [tuple(zip(*at[goal], strict=True)) for goal in sorted(at)]
+        minutes = [statistics.median(taken) for taken, _ in measured]
+        distances = [found for _, found in measured]
+        (line,) = axes.plot(minutes, list(map(statistics.median, distances)), marker="o", markersize=4, label=who)
         axes.fill_between(
-            minutes, [min(at[m]) for m in minutes], [max(at[m]) for m in minutes], color=line.get_color(), alpha=0.2
+            minutes, list(map(min, distances)), list(map(max, distances)), color=line.get_color(), alpha=0.2
         )
     axes.axhline(found["floor"], color="grey", linestyle="--", label="real images")
     axes.set(xscale="log", yscale="log", xlabel="minutes of processor time, one thread", ylabel="Fréchet distance")
@@ -378,7 +408,7 @@ def main() -> None:
         task = TASKS[arguments.task](arguments.source, arguments.runs)
         for who in arguments.who:  # before the hours, not after them
             if who in PEERS:
-                PEERS[who](task.train.shape, arguments.peers_source)
+                PEERS[who](task.train, arguments.peers_source)
             else:
                 ours(task.train, who.split()[1:], 1)
     except (ConfigError, Failed, ImportError) as error:
@@ -386,19 +416,21 @@ def main() -> None:
     if task.features not in FEATURES:
         need_classifier(task.train.spec, task.features)
     pixels, unseen = (torch.from_numpy(np.array(images.pixels)) for images in (task.train, task.test))
-    judge, shape = Judge(task.features, pixels, unseen), task.train.shape
+    judge = Judge(task.features, pixels, unseen)
 
     def training(who: str, seed: int) -> Iterator[Trained]:
         if who in PEERS:
             torch.manual_seed(seed)
-            return train_peer(PEERS[who](shape, arguments.peers_source), pixels, arguments.minutes, seed)
+            return train_peer(PEERS[who](task.train, arguments.peers_source), pixels, arguments.minutes, seed)
         return train_ours(task.train, who.split()[1:], arguments.minutes, seed)
 
     for seed in arguments.seeds:
         for who in arguments.who:
             for trained in training(who, seed):
-                picture = f"{arguments.task}-{re.sub(r'[^a-z0-9.]+', '-', who)}-{seed}-{trained.goal:g}.png"
-                distances = judge(trained.denoiser, arguments.runs / picture)
+                name = f"{arguments.task}-{re.sub(r'[^a-z0-9.]+', '-', who)}-{seed}-{trained.goal:g}"
+                if who not in PEERS:
+                    ab.save(trained.denoiser, arguments.runs / name)
+                distances = judge(trained.denoiser, arguments.runs / f"{name}.png")
                 keep(arguments.task, who, seed, trained, distances, judge.facts)
 
 

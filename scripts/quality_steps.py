@@ -2,12 +2,12 @@
 
     python scripts/quality_steps.py runs/mnist --features mnist --name mnist [-n 1000] [--calls 5 10 20 50 100]
 
-Samples of a trained run by every sampler in the registry, at equal numbers of network calls per image (Heun makes half
-as many hops), on chains even in t and even in ln SNR; beside them the paper's ancestral sampling through all T steps,
-and that with --calls 1000 for every sampler. Fréchet and kernel distance to the run's training images in the given
-features (see ``alphabar evaluate``). What was measured before is taken from the run's folder, so that an interrupted
-call goes on. Results: docs/results/samplers-NAME.md, .json and .png; what they hold of the same weights, features and
-number of samples stays there.
+Samples of a trained run or a saved model by every sampler in the registry, at equal numbers of network calls per image
+(Heun makes half as many hops), on chains even in t and even in ln SNR; beside them the paper's ancestral sampling
+through all T steps, and that with --calls 1000 for every sampler. Fréchet and kernel distance to the training images in
+the given features (see ``alphabar evaluate``). What was measured before is taken from the model's folder, so that an
+interrupted call goes on. Results: docs/results/samplers-NAME.md, .json and .png; what they hold of the same weights,
+features and number of samples stays there.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def score(arguments: argparse.Namespace, sampler: str, steps: int, spacing: str)
     out = io.StringIO()
     how = ["--sampler", sampler, "--steps", str(steps), f"chain.spacing={spacing}"]
     what = ["--metrics", "fid,kid", "-n", str(arguments.n), "--features", arguments.features, "--json"]
+    what += ["--reference", arguments.reference]
     with contextlib.redirect_stdout(out):
         code = alphabar(["evaluate", str(arguments.run), *what, *how])
     assert code == 0, f"evaluate ended with {code}"
@@ -108,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--features", required=True)
+    parser.add_argument("--reference", default="train", help="what to compare with, for a saved model its images")
     parser.add_argument("--name", required=True, help="of the results")
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))

@@ -80,8 +80,11 @@ def _forward(spec: Spec, call: Callable[[Tensor, Tensor], object]) -> Callable[[
 
 
 def diffusers(spec: Spec) -> Contestant:
-    """UNet2DModel in the configuration of google/ddpm-cifar10-32 (or ddpm-…-256); its unconditional example's loop."""
-    from diffusers import UNet2DModel
+    """UNet2DModel in the configuration of google/ddpm-cifar10-32 (or ddpm-…-256); its unconditional example's loop.
+
+    It samples as its DDPMPipeline does, along ``hops``, but to a tensor.
+    """
+    from diffusers import DDPMScheduler, UNet2DModel
 
     widths, attends = {
         "cifar10": ((128, 256, 256, 256), 1),
@@ -107,7 +110,19 @@ def diffusers(spec: Spec) -> Contestant:
     )
     spec.compile(net)
     x0, loop = spec.images(), loops.diffusers(net, spec.precision)
-    return Contestant(net, {"forward": _forward(spec, lambda x, t: net(x, t).sample), "step": lambda: loop.step(x0)})
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
+    scheduler.set_timesteps(spec.hops)
+
+    def sample() -> object:
+        x = torch.randn_like(x0)
+        for t in scheduler.timesteps:
+            with torch.no_grad(), spec.precision():
+                out = net(x, t).sample
+            x = scheduler.step(out.float(), t, x).prev_sample
+        return x.sum().item()
+
+    forward = _forward(spec, lambda x, t: net(x, t).sample)
+    return Contestant(net, {"forward": forward, "step": lambda: loop.step(x0), "sample": sample})
 
 
 def denoising_diffusion_pytorch(spec: Spec) -> Contestant:

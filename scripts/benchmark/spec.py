@@ -31,7 +31,7 @@ class Spec:
         device: ``cpu`` or ``cuda``.
         size: side of the images where it is not the model's.
         net: fields of the network that differ from the model's (ours only).
-        hops: steps of one trajectory (ours only).
+        hops: steps of one trajectory, of those contestants that sample.
         sources: folder with the peers that are no packages.
     """
 

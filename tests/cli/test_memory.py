@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.torch
 import torch
 
+import alphabar as ab
+from alphabar.base.memory import available_memory
 from alphabar.cli.main import main
+from alphabar.model.cost import memory_per_image
 from alphabar.model.nn import UNet
 from alphabar.weights import checkpoint
 from tiny import SETTINGS, files, npz
@@ -156,3 +160,37 @@ def test_a_real_limit_of_the_system(tmp_path):
     found = limited("--micro-batch", "auto")
     assert found.returncode == 0, found.stderr
     assert re.search(r"micro_batch = \d+", (tmp_path / "run" / "config.toml").read_text())
+
+
+def test_samples_leave_half_of_the_free_memory_free(run, tmp_path, monkeypatch):
+    """A system that hands out more than it has kills the process: nothing is left to be caught."""
+    denoiser = checkpoint.load(run)
+    each = memory_per_image(denoiser.net.config, *denoiser.shape[1:])
+    passed = memory_for(10**6, monkeypatch)
+    for free, size in ((2 * 7 * each, 7), (2 * 7 * each - 1, 6), (0, 1), (10**15, 20)):
+        monkeypatch.setattr("alphabar.samplers.generate.available_memory", lambda device, free=free: free)
+        passed.clear()
+        assert main(["sample", str(run), "-n", "20", "--steps", "2", "--out", str(tmp_path / str(free))]) == 0
+        assert max(passed) == size
+    whole, single = files(tmp_path / str(10**15)), files(tmp_path / "0")
+    pictures = [name for name in whole if re.fullmatch(r"\d+\.png", name)]
+    assert len(pictures) == 20 and all(whole[name] == single[name] for name in pictures)
+
+
+def test_a_network_of_another_kind_is_taken_whole(monkeypatch):
+    monkeypatch.setattr("alphabar.samplers.generate.available_memory", lambda device: 0)
+    sizes = []
+
+    def net(x, t):
+        sizes.append(len(x))
+        return x
+
+    denoiser = ab.Denoiser(net, ab.schedules.Linear(T=10).build(), shape=(1, 4, 4))
+    ab.generate(denoiser, ab.samplers.DDIM(), ab.Chain.full(denoiser.schedule), range(5))
+    assert set(sizes) == {5}
+
+
+def test_free_memory_is_what_the_system_says():
+    free = available_memory(torch.device("cpu"))
+    assert 0 < free < psutil.virtual_memory().total
+    assert available_memory(torch.device("meta")) is None

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import alphabar as ab
+from alphabar.base.errors import ConfigError
 from alphabar.model.nn import CIFAR10, LSUN256, UNet
 from alphabar.runtime.config import dump, from_tables, load_config, merge, override, preset, presets
 from alphabar.runtime.recipes import recipe
@@ -114,6 +115,13 @@ def test_presets_are_what_they_say(name: str) -> None:
         assert (config.optim.lr, config.run.batch, config.run.steps) == (2e-4, 128, 800_000)
         assert config.ema.decay(10**6, 128) == pytest.approx(0.9999, abs=1e-6)
         assert isinstance(config.variance, ab.FixedLarge)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "lsun256"])
+def test_the_papers_presets_go_by_its_name_too(name: str) -> None:
+    assert preset(f"paper-{name}") == preset(name)
+    with pytest.raises(ConfigError, match="'paper-review' is not one of cifar10, lsun256, review"):
+        preset("paper-review")
 
 
 def test_a_config_survives_its_file(tmp_path) -> None:

@@ -17,6 +17,7 @@ if not SCRIPTS.is_dir():
     pytest.skip("an installed package has no scripts", allow_module_level=True)
 sys.path.insert(0, str(SCRIPTS))
 
+import bench_gpu  # noqa: E402
 from bench import found_before  # noqa: E402
 from benchmark import ceiling, convolutions, scaling, tables  # noqa: E402
 from benchmark.contestants import CONTESTANTS, stand_in  # noqa: E402
@@ -160,3 +161,23 @@ def test_both_forms_of_a_convolution_are_timed() -> None:
     assert {row[action]["chosen"] for row in rows for action in ("forward", "step")} == {"direct"}
     page = "\n".join(tables.convolutions(rows))
     assert re.search(r"\| 2, 8 → 16, 4×4 \| \*\*[\d.e-]+\*\* \| [\d.e-]+ \| \*\*[\d.e-]+\*\* \| [\d.e-]+ \|", page)
+
+
+def test_the_goals_on_a_gpu_are_held_against_ratios_within_rounds() -> None:
+    """Medians of each alone would say 2 and 1; the rounds that both were in say 1.25 and 1.6."""
+    ours, theirs = (Spec(who, "lsun256", batch=1, settings=("bf16",)) for who in ("alphabar", "diffusers"))
+    timed = [
+        Timed(ours, 1, {"step": [1.0], "sample": [1.0]}),
+        Timed(replace(ours, settings=()), 1, {"step": [9.0], "sample": [9.0]}),
+        Timed(theirs, 1, {"step": [2.0], "sample": [1.0]}),
+    ]
+    assert bench_gpu.fastest(timed, "alphabar", "lsun256", "step") is timed[0]
+    assert bench_gpu.fastest(timed, "alphabar", "cifar10", "step") is None
+    fought = [
+        ("step", Timed(ours, 1, {"step": [1.0, 10.0, 1.0]}), Timed(theirs, 1, {"step": [1.25, 12.5, 1.25]})),
+        ("sample", Timed(ours, 1, {"sample": [1.0, 10.0, 1.0]}), Timed(theirs, 1, {"sample": [1.6, 16.0, 1.6]})),
+    ]
+    work, rates = {"lsun256": {"forward": 1.0, "step": 3.0}}, {"fp32": 1.0, "bf16": 6.0}
+    *_, step, sample, share = bench_gpu.goals(fought, timed, work, rates)
+    assert step.endswith("| 1.25 | not met |") and sample.endswith("| 1.6 | met |")
+    assert share.endswith("| 0.5 | met |")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from alphabar.base.choice import describe
+from alphabar.model.cost import flops_per_image
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
-from alphabar.model.nn import UNet
 from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
 from alphabar.process.chain import Chain
 from alphabar.process.schedules import SCHEDULES, Schedule
 
-__all__ = ["flops_per_image", "model_card", "parameters"]
+__all__ = ["model_card", "parameters"]
 
 
 def parameters(net: nn.Module) -> int:
@@ -25,19 +23,6 @@ def parameters(net: nn.Module) -> int:
     tables = [m.time_blocks[0] for m in net.modules() if isinstance(m, SinusoidalPositionEmbeddings)]
     fixed = {id(p) for table in tables for p in table.parameters()}
     return sum(p.numel() for p in net.parameters() if id(p) not in fixed)
-
-
-def flops_per_image(denoiser: Denoiser) -> int:
-    """Floating-point operations of one forward pass for one image (a multiply-add counts as two)."""
-    config = unet(denoiser).config
-    with torch.device("meta"):  # shapes alone: no memory, whatever the size of the images
-        net = UNet(**dataclasses.asdict(config)).eval()
-        x, t = torch.zeros((1, *denoiser.shape)), torch.zeros(1, dtype=torch.int64)
-    labels = {"y": t} if config.num_classes else {}
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        net(x, t, **labels)
-    return int(counter.get_total_flops())
 
 
 def _named(schedule: Schedule) -> str:

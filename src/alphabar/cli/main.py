@@ -94,7 +94,9 @@ def train(
     ],
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="The run folder [runs/NAME].")] = None,
-    preset: Annotated[str | None, typer.Option(help="A packaged recipe: cifar10, lsun256, review.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A packaged recipe: cifar10, lsun256 (both the paper's), review.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     steps: Annotated[int | None, typer.Option(help="Updates in all.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Choose the number of steps to fit this time.")] = None,

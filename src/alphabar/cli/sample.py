@@ -20,7 +20,6 @@ from torch import Tensor
 
 from alphabar.base import storage
 from alphabar.base.choice import describe, from_table
-from alphabar.base.chunks import Chunks
 from alphabar.base.errors import CheckpointError, ConfigError, StorageError, printable
 from alphabar.base.pixels import Units, to_uint8
 from alphabar.base.version import __version__
@@ -33,7 +32,7 @@ from alphabar.model.variance import VARIANCES, FixedSmall, Learned
 from alphabar.process.chain import Chain
 from alphabar.runtime.config import override
 from alphabar.samplers import SAMPLERS, Sampler, network_calls
-from alphabar.samplers.generate import frames, leaves_noise
+from alphabar.samplers.generate import frames, in_batches, leaves_noise
 from alphabar.weights import checkpoint
 
 __all__ = ["class_labels", "parse_seeds", "prepare", "run", "write_samples"]
@@ -234,10 +233,7 @@ class _Maker:
 
     def samples(self) -> Tensor:
         """Every sample in the model's range, float32 [N, C, H, W]."""
-        chunks, kept = Chunks("samples"), []
-        for start in range(0, len(self.seeds), BATCH):
-            kept += chunks(self._make, range(start, min(len(self.seeds), start + BATCH)))
-        return torch.cat(kept)
+        return torch.cat(in_batches(self.process[0], self._make, len(self.seeds), BATCH))
 
     def _make(self, rows: range) -> Tensor:
         denoiser, sampler, chain = self.process

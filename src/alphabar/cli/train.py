@@ -14,7 +14,7 @@ import torch
 from alphabar.base import storage
 from alphabar.base.choice import from_table
 from alphabar.base.errors import AlphabarError, ConfigError, Diverged, OutOfMemory, printable
-from alphabar.cli.card import flops_per_image, model_card
+from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
 from alphabar.cli.data import about_files
 from alphabar.cli.loop import HELD_OUT_IMAGES, PREVIEW_IMAGES, PREVIEW_STEPS
@@ -22,6 +22,7 @@ from alphabar.cli.reading import open_watched, reading_of
 from alphabar.cli.session import Conditions, train
 from alphabar.data.batch import Images
 from alphabar.data.reading import Reading
+from alphabar.model.cost import flops_per_image
 from alphabar.model.variance import VARIANCES
 from alphabar.runtime import config as text
 from alphabar.runtime.recipes import for_length, recipe
@@ -255,8 +256,13 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
             say(f"note         {str(error).partition(';')[0]}: taking {error.micro_batch} images at once")
             tables = text.merge(tables, {"run": {"micro_batch": error.micro_batch}})
             trial.config = config = text.from_tables(tables)
-    where = str(trial.device) if config.run.threads is None else f"{trial.device}, {config.run.threads} threads"
-    say(f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s on {where}")
+    threads = config.run.threads
+    where = "" if threads is None else f", {threads} thread{'s' if threads > 1 else ''}"
+    how = "compiled" if config.run.compile else "not compiled"
+    say(
+        f"speed        {seconds * 1000:.3g} ms per step, {config.run.batch / seconds:,.0f} images/s "
+        f"on {trial.device}{where}, {how}"
+    )
     return seconds, tables
 
 

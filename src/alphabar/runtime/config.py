@@ -40,6 +40,7 @@ __all__ = [
     "to_tables",
 ]
 
+OF_THE_PAPER = ("cifar10", "lsun256")  # presets that go by the name of "paper-…", too
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 4  # a section, its keys, a table of values, and one to spare
 # the time that tomllib takes for a.b.c.… grows with the square of its parts: 600 kB of them would take hours
@@ -275,11 +276,12 @@ def presets() -> list[str]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The tables of a packaged recipe.
+    """The tables of a packaged recipe; the paper's are also known as ``paper-cifar10`` and ``paper-lsun256``.
 
     Raises:
         ConfigError: if there is none of that name.
     """
+    name = {f"paper-{own}": own for own in OF_THE_PAPER}.get(name, name)
     if name not in presets():
         raise ConfigError(f"preset {printable(name)!r} is not one of {', '.join(presets())}{nearest(name, presets())}")
     return tomllib.loads((resources.files("alphabar") / "presets" / f"{name}.toml").read_text("utf-8"))

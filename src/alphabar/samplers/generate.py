@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from alphabar.base.chunks import Chunks
 from alphabar.base.errors import AlphabarWarning, ConfigError
+from alphabar.base.memory import available_memory
 from alphabar.base.pixels import to_uint8
 from alphabar.base.rng import PerImage
+from alphabar.model.cost import memory_per_image
 from alphabar.model.denoiser import Denoise, Denoiser, Estimate
+from alphabar.model.nn import UNet
 from alphabar.model.variance import FixedLarge
 from alphabar.process.chain import Chain, Transition
 from alphabar.samplers.driver import Frame, Sampler, trajectory
 
-__all__ = ["finished", "frames", "generate", "leaves_noise"]
+__all__ = ["finished", "frames", "generate", "in_batches", "leaves_noise"]
+
+T = TypeVar("T")
 
 
 def _labelled(denoiser: Denoiser, y: Tensor | None) -> Denoise:
@@ -38,6 +44,28 @@ def leaves_noise(denoiser: Denoiser, sampler: Sampler, chain: Chain) -> bool:
     return long and sampler.needs_variance and isinstance(denoiser.variance, FixedLarge)
 
 
+def _device(denoiser: Denoiser) -> torch.device:
+    return next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+
+
+def _that_fit(denoiser: Denoiser, most: int) -> int:
+    """How many images, up to ``most``, leave half of the free memory free while a network of ours works on them."""
+    free = available_memory(_device(denoiser))
+    if free is None or not isinstance(denoiser.net, UNet):
+        return most
+    each = memory_per_image(denoiser.net.config, *denoiser.shape[1:])
+    return max(1, min(most, free // 2 // each))
+
+
+def in_batches(denoiser: Denoiser, make: Callable[[range], T], n: int, batch: int) -> list[T]:
+    """What ``make`` gives for the rows 0 … n−1, in order, at most ``batch`` at a time, and as many as memory allows."""
+    chunks, made = Chunks("samples"), []
+    size = _that_fit(denoiser, batch)
+    for start in range(0, n, size):
+        made += chunks(make, range(start, min(n, start + size)))
+    return made
+
+
 def frames(
     denoiser: Denoiser, sampler: Sampler, chain: Chain, seeds: Sequence[int], y: Tensor | None = None
 ) -> Iterator[Frame]:
@@ -50,7 +78,7 @@ def frames(
     """
     if not torch.equal(chain.schedule.alpha_bar, denoiser.schedule.alpha_bar):
         raise ConfigError("chain: is of another schedule than the denoiser; make it from denoiser.schedule")
-    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    device = _device(denoiser)
     rng = PerImage(seeds)
     x_T = rng.randn(denoiser.shape).to(device)
     labels = None if y is None else y.to(device)
@@ -77,7 +105,7 @@ def generate(
 ) -> Tensor:
     """One image per seed: uint8 [N, C, H, W] on the CPU, at most ``batch`` at a time; ``y`` int64 [N] are labels.
 
-    The network is put in evaluation mode for the time of the call. Where memory does not suffice, fewer are made at a
+    The network is put in evaluation mode for the time of the call. Where memory may not suffice, fewer are made at a
     time. Warns where σ² = β would leave noise in the images.
     """
     if leaves_noise(denoiser, sampler, chain):
@@ -98,10 +126,6 @@ def generate(
     was_training = denoiser.training
     denoiser.eval()
     try:
-        chunks, parts = Chunks("samples"), []
-        for start in range(0, len(seeds), batch):
-            rows = range(start, min(len(seeds), start + batch))
-            parts += chunks(some, rows)
-        return torch.cat(parts)
+        return torch.cat(in_batches(denoiser, some, len(seeds), batch))
     finally:
         denoiser.train(was_training)
