@@ -5,6 +5,7 @@ The slope in a log-log plot is the exponent: 1 doubles with the size. Nothing ma
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.ceiling import work
-from benchmark.race import Worker
+from benchmark.race import Failed, Worker, race
 from benchmark.spec import Spec
 
 __all__ = ["LAWS", "Law", "measure", "plot", "slope"]
@@ -56,10 +57,15 @@ LAWS = (
 )
 
 
+def fit(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """(p, c) of values ≈ c·sizes^p, by least squares in logarithms; all must be positive."""
+    p, log_c = np.polyfit(np.log(sizes), np.log(values), 1)
+    return float(p), float(np.exp(log_c))
+
+
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The exponent p of values ≈ c·sizes^p, by least squares in logarithms; all must be positive."""
-    p, _ = np.polyfit(np.log(sizes), np.log(values), 1)
-    return float(p)
+    """The exponent of :func:`fit`."""
+    return fit(sizes, values)[0]
 
 
 def top_slope(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -67,23 +73,30 @@ def top_slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     return slope(sizes[-3:], values[-3:])
 
 
-def _point(law: Law, value: int, threads: int, repeats: int) -> dict[str, float]:
-    """Seconds, bytes beyond those before the first call, and FLOPs of one call."""
+def _flops(law: Law, value: int, threads: int) -> float:
     spec = law.spec(value, threads)
     counted = work(spec)
-    flops = spec.batch * (counted["step"] if law.action == "step" else counted["forward"] * value)
-    with Worker(spec) as worker:
-        before = worker.peak
-        worker.seconds(law.action)
-        seconds = min(worker.seconds(law.action, repeats))
-        return {"seconds": seconds, "bytes": max(1, worker.peak - before), "flops": flops}
+    return spec.batch * (counted["step"] if law.action == "step" else counted["forward"] * value)
 
 
 def measure(law: Law, threads: int, *, quick: bool) -> dict[str, Any]:
-    """The points of a law, their exponents, and whether time or memory outgrows the work."""
+    """The points of a law, their exponents, and whether time or memory outgrows the work.
+
+    Seconds of a call, the median of rounds in which all points take turns; bytes beyond those before the first call.
+    """
     values = law.quick if quick else law.values
-    points = [_point(law, value, threads, 2 if quick else 3) for value in values]
-    columns = {key: [point[key] for point in points] for key in ("seconds", "bytes", "flops")}
+    with contextlib.ExitStack() as open_workers:
+        workers = [open_workers.enter_context(Worker(law.spec(value, threads))) for value in values]
+        before = [worker.peak for worker in workers]
+        notes: list[str] = []
+        timed = race(workers, {law.action: 1}, notes, seconds=0, least=2 if quick else 7)
+        if notes:
+            raise Failed(notes[0])
+        columns = {
+            "seconds": [one.median(law.action) * one.spec.batch for one in timed],
+            "bytes": [max(1, worker.peak - low) for worker, low in zip(workers, before, strict=True)],
+            "flops": [_flops(law, value, threads) for value in values],
+        }
     exponents = {key: slope(values, column) for key, column in columns.items()}
     top = {key: top_slope(values, column) for key, column in columns.items()}
     return {
@@ -97,7 +110,10 @@ def measure(law: Law, threads: int, *, quick: bool) -> dict[str, Any]:
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """One panel per law: time, memory and work, each relative to its first point."""
+    """One panel per law: time, memory and work, each relative to its first point, and the power laws fitted to them.
+
+    A full line is fitted to all points; a dotted one, longer at its end, to the three largest, which the verdict is of.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -105,12 +121,21 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
 
     figure, panels = plt.subplots(1, len(results), figsize=(3.4 * len(results), 3.2), constrained_layout=True)
     for panel, (name, law) in zip(np.atleast_1d(panels), results.items(), strict=True):
-        for key, label, style in (("flops", "work", "k--"), ("seconds", "time", "C0o-"), ("bytes", "memory", "C1s-")):
+        sizes = np.asarray(law["values"], float)
+        for key, label, colour, mark in (
+            ("flops", "work", "k", "x"),
+            ("seconds", "time", "C0", "o"),
+            ("bytes", "memory", "C1", "s"),
+        ):
             values = np.asarray(law[key]) / law[key][0]
-            panel.loglog(law["values"], values, style, label=f"{label}, exponent {law['exponent'][key]:.2f}")
+            (p, c), (p_top, c_top) = fit(sizes, values), fit(sizes[-3:], values[-3:])
+            panel.loglog(sizes, values, mark, color=colour, label=f"{label}, exponent {p:.2f}, largest {p_top:.2f}")
+            panel.loglog(sizes, c * sizes**p, "-", color=colour, linewidth=0.8)
+            end = sizes[-3:] * np.array([0.8, 1, 1.25])
+            panel.loglog(end, c_top * end**p_top, ":", color=colour)
         panel.set_xlabel(name)
         panel.set_title({"step": "training step", "sample": "sampling"}[law["action"]], fontsize=10)
-        panel.set_xticks(law["values"], [str(v) for v in law["values"]])
+        panel.set_xticks(sizes, [str(v) for v in law["values"]])
         panel.minorticks_off()
         panel.legend(fontsize=7)
     panels_of = np.atleast_1d(panels)
