@@ -31,10 +31,11 @@ def test_a_change_is_compared_with_the_recipe_of_the_same_seeds_and_minutes() ->
         "images": 1797,
         "shape": [1, 8, 8],
         "floor": 0.5,
+        "floor_untuned": 0.04,
         "floor_images": 300,
         "rows": [
             row("alphabar", 1, 20.0),
-            row("alphabar", 0, 10.0, usual=7.0),
+            row("alphabar", 0, 10.0, usual=7.0, distance_untuned=0.3, usual_untuned=0.2),
             row("alphabar optim.lr=1e-3", 0, 20.0),
             row("alphabar optim.lr=1e-3", 1, 160.0),
             row("alphabar optim.lr=1e-3", 0, 30.0, goal=6.0),
@@ -44,10 +45,14 @@ def test_a_change_is_compared_with_the_recipe_of_the_same_seeds_and_minutes() ->
         ],
     }
     text = "\n".join(lines("digits", found))
-    assert "| alphabar | 1,000 | 2 (2.1 / 2.1) | 300 × 32 | 10 / 20 | 7 / – |" in text
-    assert "| diffusers | 1,000 | 2 (2.1) | 300 × 32 | 99 | – |" in text
+    assert "| alphabar | 1,000 | 2 (2.1 / 2.1) | 300 / 300 × 32 | 10 / 20 | 7 / – | 0.3 / – | 0.2 / – |" in text
+    assert "| diffusers | 1,000 | 2 (2.1) | 300 × 32 | 99 | – | – | – |" in text
+    assert "is **0.5**, **0.04** in the features `random-conv`." in text
+    # where the features of a random network judge in any case, they judge once
+    once = "\n".join(lines("pink", {**found, "features": "random-conv"}))
+    assert "| diffusers | 1,000 | 2 (2.1) | 300 × 32 | 99 | – |\n" in once and "is **0.5**." in once
     # the geometric mean of 20/10 and 160/20; after six minutes there is nothing to compare with
-    assert "| `optim.lr=1e-3` | 2 (2.1 / 2.1) | 300 × 32 | 20 / 160 | 4 |" in text
+    assert "| `optim.lr=1e-3` | 2 (2.1 / 2.1) | 300 / 300 × 32 | 20 / 160 | 4 |" in text
     assert "| `optim.lr=1e-3` | 6 (6.1) | 300 × 32 | 30 | – |" in text
     # what was changed from another recipe is compared with that one
     assert "| `net.patch_size=2` | 2 (2.1) | 300 × 32 | 50 | 5 |" in text
