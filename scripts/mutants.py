@@ -36,6 +36,7 @@ import time
 import tomllib
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -307,9 +308,10 @@ def check(jobs: int, only: Sequence[str]) -> int:
                 raise Untrue(f"the unchanged package fails {failed[0]}: {failed[1]}")
             baseline = time.perf_counter() - began
             print(f"unchanged: passes, {baseline:.1f} s; {stage.imported('unchanged')}", flush=True)
-        # workers have a single thread, so that they may fork
-        with multiprocessing.get_context("fork").Pool(jobs) as pool:
-            for outcome in pool.imap(stage.judge, enumerate(chosen)):
+        # workers have a single thread, so that they may fork; those of multiprocessing.Pool are daemons, whose children
+        # would fail every test that starts processes, and so find any bug
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+            for outcome in pool.map(stage.judge, enumerate(chosen)):
                 outcomes.append(outcome)
                 by = outcome.killed_by or "SURVIVED"
                 print(f"{outcome.seconds:6.1f} s  {outcome.file}: {outcome.bug}: {by}  {outcome.why[:90]}", flush=True)

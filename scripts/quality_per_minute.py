@@ -14,8 +14,9 @@ in two sets of features: those by which our recipe was chosen, and those of a ra
 chosen for these images (for others than MNIST and the digits they are the first). And once more by what ``alphabar
 sample`` does with any model where nothing else is asked for: 25 steps of SDE-DPM-Solver++, for tiny images 100 of the
 paper's sampler. A peer is judged on its way, at each of the minutes; ours, whose rate falls to 0 at its end, is trained
-once for each, and saved beside the picture. Results are added to those that docs/results/quality-per-minute.json has (for other images than MNIST,
-quality-per-minute-NAME.json). ``make quality`` makes the environment and runs MNIST's recipes with one seed.
+once for each, and saved beside the picture. Results are added to those that docs/results/quality-per-minute.json has
+(for other images than MNIST, quality-per-minute-NAME.json). ``make quality`` makes the environment and runs MNIST's
+recipes with one seed.
 """
 
 from __future__ import annotations

@@ -49,7 +49,11 @@ def merged(file: Path, same: dict[str, Any], rows: list[dict[str, Any]]) -> list
     """``rows`` and those in ``file`` that were measured on the ``same``, by sampler, spacing and calls."""
     before = json.loads(file.read_text()) if file.exists() else {}
     kept = before.get("rows", []) if all(before.get(key) == value for key, value in same.items()) else []
-    found = {(row["sampler"], row["spacing"], row["calls"]): row for row in [*kept, *rows]}
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for row in [*kept, *rows]:
+        key = row["sampler"], row["spacing"], row["calls"]
+        if key not in found or found[key]["fid"] != row["fid"]:  # what was kept is of the day that it was measured on
+            found[key] = row
     order = [*SAMPLERS, *SPACINGS]
     return [found[key] for key in sorted(found, key=lambda k: (order.index(k[0]), order.index(k[1]), k[2]))]
 
@@ -109,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--features", required=True)
-    parser.add_argument("--reference", default="train", help="what to compare with, for a saved model its images")
+    parser.add_argument("--reference", default="train", help="the training images of a saved model")
     parser.add_argument("--name", required=True, help="of the results")
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))

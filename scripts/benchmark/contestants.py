@@ -14,6 +14,7 @@ import tempfile
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def _forward(spec: Spec, call: Callable[[Tensor, Tensor], object]) -> Callable[[
 def diffusers(spec: Spec) -> Contestant:
     """UNet2DModel in the configuration of google/ddpm-cifar10-32 (or ddpm-…-256); its unconditional example's loop.
 
-    It samples as its DDPMPipeline does, along ``hops``, but to a tensor.
+    It samples as its DDPMPipeline does, along ``hops``, but to a tensor; in the setting ``bf16`` as a pipeline that is
+    loaded with weights of that type.
     """
     from diffusers import DDPMScheduler, UNet2DModel
 
@@ -113,12 +115,19 @@ def diffusers(spec: Spec) -> Contestant:
     scheduler = DDPMScheduler(num_train_timesteps=1000)
     scheduler.set_timesteps(spec.hops)
 
+    @cache
+    def loaded() -> nn.Module:
+        twin = copy.deepcopy(net).eval().to(torch.bfloat16 if "bf16" in spec.settings else torch.float32)
+        spec.compile(twin)
+        return twin
+
     def sample() -> object:
-        x = torch.randn_like(x0)
+        pipe = loaded()
+        x = torch.randn_like(x0, dtype=next(pipe.parameters()).dtype)
         for t in scheduler.timesteps:
-            with torch.no_grad(), spec.precision():
-                out = net(x, t).sample
-            x = scheduler.step(out.float(), t, x).prev_sample
+            with torch.no_grad():
+                out = pipe(x, t).sample
+            x = scheduler.step(out, t, x).prev_sample
         return x.sum().item()
 
     forward = _forward(spec, lambda x, t: net(x, t).sample)

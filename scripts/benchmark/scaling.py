@@ -131,7 +131,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
             (p, c), (p_top, c_top) = fit(sizes, values), fit(sizes[-3:], values[-3:])
             panel.loglog(sizes, values, mark, color=colour, label=f"{label}, exponent {p:.2f}, largest {p_top:.2f}")
             panel.loglog(sizes, c * sizes**p, "-", color=colour, linewidth=0.8)
-            end = sizes[-3:] * np.array([0.8, 1, 1.25])
+            end = np.geomspace(0.8 * sizes[-3:][0], 1.25 * sizes[-1], 3)
             panel.loglog(end, c_top * end**p_top, ":", color=colour)
         panel.set_xlabel(name)
         panel.set_title({"step": "training step", "sample": "sampling"}[law["action"]], fontsize=10)

@@ -8,14 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 import safetensors.torch
 import torch
 
-import alphabar as ab
 from alphabar.base.memory import available_memory
 from alphabar.cli.main import main
 from alphabar.model.cost import memory_per_image
@@ -39,9 +38,10 @@ def memory_for(fits: int, monkeypatch, *, training: bool | None = None) -> list[
     real, passed = UNet.forward, []
 
     def forward(self, x, *arguments, **keywords):
-        if len(x) > fits and training in (None, self.training):
-            raise RuntimeError(FAILURE)
-        passed.append(len(x))
+        if training in (None, self.training):
+            if len(x) > fits:
+                raise RuntimeError(FAILURE)
+            passed.append(len(x))
         return real(self, x, *arguments, **keywords)
 
     monkeypatch.setattr(UNet, "forward", forward)
@@ -162,35 +162,45 @@ def test_a_real_limit_of_the_system(tmp_path):
     assert re.search(r"micro_batch = \d+", (tmp_path / "run" / "config.toml").read_text())
 
 
-def test_samples_leave_half_of_the_free_memory_free(run, tmp_path, monkeypatch):
+def test_samples_leave_half_of_the_free_memory_free(run, tmp_path, monkeypatch, caplog):
     """A system that hands out more than it has kills the process: nothing is left to be caught."""
     denoiser = checkpoint.load(run)
     each = memory_per_image(denoiser.net.config, *denoiser.shape[1:])
     passed = memory_for(10**6, monkeypatch)
-    for free, size in ((2 * 7 * each, 7), (2 * 7 * each - 1, 6), (0, 1), (10**15, 20)):
-        monkeypatch.setattr("alphabar.samplers.generate.available_memory", lambda device, free=free: free)
+    for free, size in ((10**15, 20), (2 * 8 * each, 8), (2 * 8 * each - 1, 4), (0, 1)):
+        monkeypatch.setattr("alphabar.model.cost.available_memory", lambda device, free=free: free)
         passed.clear()
-        assert main(["sample", str(run), "-n", "20", "--steps", "2", "--out", str(tmp_path / str(free))]) == 0
+        caplog.clear()
+        out = tmp_path / str(free)
+        assert main(["sample", str(run), "-n", "20", "--steps", "2", "--animate", "--out", str(out)]) == 0
         assert max(passed) == size
-    whole, single = files(tmp_path / str(10**15)), files(tmp_path / "0")
-    pictures = [name for name in whole if re.fullmatch(r"\d+\.png", name)]
-    assert len(pictures) == 20 and all(whole[name] == single[name] for name in pictures)
+        said = f"samples: free memory is for {size} of 20 images at once"
+        assert [record.message for record in caplog.records] == ([] if size == 20 else [said])
+    whole, *others = (files(tmp_path / str(free)) for free in (10**15, 2 * 8 * each, 0))
+    assert len([name for name in whole if re.fullmatch(r"\d+\.png", name)]) == 20
+    for other in others:  # the animation, too, which is of several batches now
+        assert all(whole[name] == other[name] for name in whole if name != "manifest.json")
 
 
-def test_a_network_of_another_kind_is_taken_whole(monkeypatch):
-    monkeypatch.setattr("alphabar.samplers.generate.available_memory", lambda device: 0)
-    sizes = []
+def test_a_held_out_loss_and_the_doctor_leave_half_of_it_free(run, tmp_path, monkeypatch, capsys):
+    assert main(["doctor", str(run), "--json"]) in (0, 1)
+    whole = json.loads(capsys.readouterr().out)
+    passed = memory_for(10**6, monkeypatch, training=False)
+    monkeypatch.setattr("alphabar.model.cost.available_memory", lambda device: 0)
+    assert main(["doctor", str(run), "--json"]) in (0, 1)
+    parts = json.loads(capsys.readouterr().out)
+    assert set(passed) == {1} and list(parts) == list(whole)
+    passed.clear()
+    data = npz(tmp_path / "tiny.npz")
+    assert (
+        main(["train", str(data), "--out", str(tmp_path / "run"), "--steps", "2", *SETTINGS, "data.held_out=12"]) == 0
+    )
+    assert set(passed) == {1}
+    losses = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("held_out_loss" in line for line in losses)
 
-    def net(x, t):
-        sizes.append(len(x))
-        return x
 
-    denoiser = ab.Denoiser(net, ab.schedules.Linear(T=10).build(), shape=(1, 4, 4))
-    ab.generate(denoiser, ab.samplers.DDIM(), ab.Chain.full(denoiser.schedule), range(5))
-    assert set(sizes) == {5}
-
-
-def test_free_memory_is_what_the_system_says():
-    free = available_memory(torch.device("cpu"))
-    assert 0 < free < psutil.virtual_memory().total
+def test_free_memory_is_what_the_system_says(monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=7, free=3, used=5, total=11))
+    assert available_memory(torch.device("cpu")) == 7
     assert available_memory(torch.device("meta")) is None

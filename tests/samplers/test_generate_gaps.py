@@ -88,3 +88,19 @@ def test_large_variances_on_long_hops_are_warned_of_once(sampler: object) -> Non
 )
 def test_nothing_to_warn_of(sampler: object, chain: ab.Chain, variance: object) -> None:
     assert warned(sampler, chain, variance) == []
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(None, [4, 2]), (3, [3, 1, 2]), (1, [1] * 6)])
+def test_no_more_at_a_time_than_memory_is_said_to_hold(limit: int | None, sizes: list[int], monkeypatch) -> None:
+    monkeypatch.setattr("alphabar.samplers.generate.images_at_once", lambda denoiser: limit)
+    seen: list[int] = []
+
+    def net(x_t: Tensor, index: Tensor) -> Tensor:
+        seen.append(len(x_t))
+        return 0.1 * x_t
+
+    denoiser = ab.Denoiser(net, SCHEDULE, shape=(1, 2, 2), variance=ab.FixedSmall())
+    images = ab.generate(denoiser, ab.samplers.Ancestral(), ab.Chain(SCHEDULE, (10, 0)), range(6), batch=4)
+    assert seen == sizes
+    one_by_one = [ab.generate(denoiser, ab.samplers.Ancestral(), ab.Chain(SCHEDULE, (10, 0)), [i]) for i in range(6)]
+    assert torch.equal(images, torch.cat(one_by_one))

@@ -37,16 +37,20 @@ def asked_for(error: BaseException) -> str:
 class Chunks:
     """Calls a function on ranges of rows that fit into memory; what did not fit once is not tried again.
 
-    ``name`` says in the one warning what was halved. Raises :class:`OutOfMemory` where not even one row fits.
+    ``name`` says in the one warning what is made in smaller pieces; ``limit`` is the most rows to begin with. Raises
+    :class:`OutOfMemory` where not even one row fits.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limit: int | None = None) -> None:
         self.name = name
-        self.limit: int | None = None
+        self.limit = limit
+        self.warned = False
 
     def __call__(self, call: Callable[[range], T], rows: range) -> list[T]:
         """What ``call`` makes of consecutive pieces of ``rows``, in order."""
         made: list[T] = []
+        if self.limit is not None and self.limit < len(rows):
+            self._warn("free memory is for %d of %d images at once", self.limit, len(rows))
         start = rows.start
         while start < rows.stop:
             piece = range(start, min(rows.stop, start + (self.limit or len(rows))))
@@ -65,6 +69,10 @@ class Chunks:
             raise OutOfMemory(
                 f"{self.name}: out of memory with one image{asked_for(error)}; use a smaller network or more memory"
             ) from error
-        if self.limit is None:
-            log.warning("%s: out of memory with %d images at once; going on with fewer", self.name, size)
+        self._warn("out of memory with %d images at once; going on with fewer", size)
         self.limit = size // 2
+
+    def _warn(self, text: str, *numbers: int) -> None:
+        if not self.warned:
+            log.warning("%s: " + text, self.name, *numbers)
+        self.warned = True

@@ -9,14 +9,10 @@ __all__ = ["available_memory"]
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that new tensors on ``device`` may take without anything being swapped or refused; None if unknown.
+    """Bytes of a processor's memory that nobody holds; None for other devices, which refuse what they have not.
 
-    A processor's memory is handed out before it is there: who takes too much is killed when it is touched, without an
-    exception that could be caught. A limit of a container that is lower than the machine's memory is not seen.
+    A processor's memory is handed out before it is there: who takes too much is killed when it is touched, and there is
+    no exception to catch. A limit of a container below the machine's memory is not seen; what this process keeps for
+    later counts as held.
     """
-    if device.type == "cpu":
-        return int(psutil.virtual_memory().available)
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return None
+    return int(psutil.virtual_memory().available) if device.type == "cpu" else None

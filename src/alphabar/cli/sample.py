@@ -229,26 +229,32 @@ class _Maker:
         self.process = denoiser, sampler, chain
         self.seeds, self.labels, self.bar = seeds, labels, bar
         self.animated = range(min(ANIMATED_IMAGES, len(seeds)) if animate else 0)
-        self.shown: list[Tensor] = []
+        self.stills: list[list[Tensor]] = []  # of each batch: its animated images after some of the hops
 
     def samples(self) -> Tensor:
         """Every sample in the model's range, float32 [N, C, H, W]."""
         return torch.cat(in_batches(self.process[0], self._make, len(self.seeds), BATCH))
+
+    def shown(self) -> list[Tensor]:
+        """The frames of the animation."""
+        return [grid(enlarge(torch.cat(parts), 48)) for parts in zip(*self.stills, strict=True)]
 
     def _make(self, rows: range) -> Tensor:
         denoiser, sampler, chain = self.process
         part = slice(rows.start, rows.stop)
         some = None if self.labels is None else self.labels[part]
         every = max(1, len(chain) // ANIMATED_FRAMES)
-        shown, last = [], None
+        stills, last = [], None
+        animated = self.animated[part]
         for hop, frame in enumerate(frames(denoiser, sampler, chain, self.seeds[part], some)):
             last = frame.x
-            if rows.start == 0 and self.animated and (hop % every == 0 or frame.t == 0):
-                shown.append(grid(enlarge(to_uint8(frame.x[: len(self.animated)].cpu()), 48)))
+            if animated and (hop % every == 0 or frame.t == 0):
+                stills.append(to_uint8(frame.x[: len(animated)].cpu()))
             done = rows.start * len(chain) + (hop + 1) * len(rows)
             self.bar.update(done, f"{rows.stop}/{len(self.seeds)} images")
         assert last is not None
-        self.shown += shown
+        if animated:
+            self.stills.append(stills)
         return last.cpu()
 
 
@@ -309,8 +315,9 @@ def write_samples(
             _write_image(out / f"{number:05d}.png", image, samples[number], denoiser.units)
         write_png(out / "grid.png", grid(enlarge(images[:400])))
         if animate:
-            write_animation(out / "denoising.gif", maker.shown)
-            write_animation(out / "denoising.webp", maker.shown)
+            shown = maker.shown()
+            write_animation(out / "denoising.gif", shown)
+            write_animation(out / "denoising.webp", shown)
     else:
         values = images.numpy() if denoiser.units is None else denoiser.units.values(samples)
         storage.write_loose(out / "samples.npy", _npy(values))

@@ -7,11 +7,12 @@ import dataclasses
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from alphabar.base.memory import available_memory
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
 from alphabar.model.nn import UNet, UNetConfig
 
-__all__ = ["flops_per_image", "memory_per_image"]
+__all__ = ["flops_per_image", "images_at_once", "memory_per_image"]
 
 
 def flops_per_image(denoiser: Denoiser) -> int:
@@ -31,36 +32,53 @@ def flops_per_image(denoiser: Denoiser) -> int:
     return int(counter.get_total_flops())
 
 
-def memory_per_image(config: UNetConfig, height: int, width: int) -> int:
-    """About how many bytes a forward pass without gradients holds for one image at the most, in float32.
+def images_at_once(denoiser: Denoiser) -> int | None:
+    """How many images a U-Net without gradients may take, to leave half of the free memory free; None: any number.
 
-    That is what waits for the decoder, and what the block at work holds: what enters it, in the decoder also the two
-    parts that were joined to enter it; that normalised, before and after its nonlinearity; or three of what leaves it.
-    What kernels need beside their inputs and outputs is not counted.
+    A power of two, or every bit of memory that others hold could change how sums are rounded.
+    """
+    if not isinstance(denoiser.net, UNet):
+        return None
+    free = available_memory(next(denoiser.net.parameters()).device)
+    if free is None:
+        return None
+    most = free // 2 // memory_per_image(denoiser.net.config, *denoiser.shape[1:])
+    return 1 << max(0, most.bit_length() - 1)
+
+
+def memory_per_image(config: UNetConfig, height: int, width: int) -> int:
+    """About how many bytes are held for one image at the most while it is sampled, in float32.
+
+    Thirteen images: x_t, its patches, the output, what a sampler remembers. What waits for the decoder. And what the
+    block at work holds: what enters it, in the decoder also the two parts that were joined to enter it; that
+    normalised, before and after its nonlinearity, or three of what leaves it, or eight with attention. What kernels
+    need beside their inputs and outputs is not counted.
     """
     rows, columns = (config.padded(side) // config.patch_size for side in (height, width))
-    levels = len(config.base_channels_multiples)
-    positions = [(rows >> level) * (columns >> level) for level in range(levels)]
+    levels = range(len(config.base_channels_multiples))
+    positions = [(rows >> level) * (columns >> level) for level in levels]
     widths = [config.base_channels * multiple for multiple in config.base_channels_multiples]
     channels = config.base_channels
     waiting = [channels * positions[0]]
     most = 0
 
-    def block(level: int, entering: int, leaving: int, parts: int = 0) -> None:
+    def block(level: int, entering: int, leaving: int, *, attends: bool, parts: int = 0) -> None:
         nonlocal most
-        at_work = (parts + entering + max(2 * entering, entering + leaving, 3 * leaving)) * positions[level]
-        most = max(most, sum(waiting) + at_work)
+        at_work = parts + entering + max(2 * entering, entering + leaving, (8 if attends else 3) * leaving)
+        most = max(most, sum(waiting) + at_work * positions[level])
 
-    for level in range(levels):
+    for level in levels:
         for _ in range(config.num_res_blocks):
-            block(level, channels, widths[level])
+            block(level, channels, widths[level], attends=config.apply_attention[level])
             channels = widths[level]
             waiting.append(channels * positions[level])
-        if level + 1 < levels:
+        if level + 1 < len(levels):
             waiting.append(channels * positions[level + 1])
-    for level in reversed(range(levels)):
+    block(levels[-1], channels, channels, attends=True)
+    for level in reversed(levels):
         for _ in range(config.num_res_blocks + 1):
             joined = channels + waiting.pop() // positions[level]
-            block(level, joined, widths[level], parts=joined)
+            block(level, joined, widths[level], attends=config.apply_attention[level], parts=joined)
             channels = widths[level]
-    return 4 * most
+    images = 13 * max(config.input_channels, config.output_channels) * height * width
+    return 4 * (most + images)

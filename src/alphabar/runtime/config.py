@@ -281,7 +281,8 @@ def preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is none of that name.
     """
-    name = {f"paper-{own}": own for own in OF_THE_PAPER}.get(name, name)
-    if name not in presets():
-        raise ConfigError(f"preset {printable(name)!r} is not one of {', '.join(presets())}{nearest(name, presets())}")
+    names = {**{own: own for own in presets()}, **{f"paper-{own}": own for own in OF_THE_PAPER}}
+    if name not in names:
+        raise ConfigError(f"preset {printable(name)!r} is not one of {', '.join(names)}{nearest(name, list(names))}")
+    name = names[name]
     return tomllib.loads((resources.files("alphabar") / "presets" / f"{name}.toml").read_text("utf-8"))

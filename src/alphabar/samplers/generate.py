@@ -12,12 +12,10 @@ from torch import Tensor
 
 from alphabar.base.chunks import Chunks
 from alphabar.base.errors import AlphabarWarning, ConfigError
-from alphabar.base.memory import available_memory
 from alphabar.base.pixels import to_uint8
 from alphabar.base.rng import PerImage
-from alphabar.model.cost import memory_per_image
+from alphabar.model.cost import images_at_once
 from alphabar.model.denoiser import Denoise, Denoiser, Estimate
-from alphabar.model.nn import UNet
 from alphabar.model.variance import FixedLarge
 from alphabar.process.chain import Chain, Transition
 from alphabar.samplers.driver import Frame, Sampler, trajectory
@@ -44,25 +42,11 @@ def leaves_noise(denoiser: Denoiser, sampler: Sampler, chain: Chain) -> bool:
     return long and sampler.needs_variance and isinstance(denoiser.variance, FixedLarge)
 
 
-def _device(denoiser: Denoiser) -> torch.device:
-    return next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-
-
-def _that_fit(denoiser: Denoiser, most: int) -> int:
-    """How many images, up to ``most``, leave half of the free memory free while a network of ours works on them."""
-    free = available_memory(_device(denoiser))
-    if free is None or not isinstance(denoiser.net, UNet):
-        return most
-    each = memory_per_image(denoiser.net.config, *denoiser.shape[1:])
-    return max(1, min(most, free // 2 // each))
-
-
 def in_batches(denoiser: Denoiser, make: Callable[[range], T], n: int, batch: int) -> list[T]:
     """What ``make`` gives for the rows 0 … n−1, in order, at most ``batch`` at a time, and as many as memory allows."""
-    chunks, made = Chunks("samples"), []
-    size = _that_fit(denoiser, batch)
-    for start in range(0, n, size):
-        made += chunks(make, range(start, min(n, start + size)))
+    chunks, made = Chunks("samples", images_at_once(denoiser)), []
+    for start in range(0, n, batch):
+        made += chunks(make, range(start, min(n, start + batch)))
     return made
 
 
@@ -78,7 +62,7 @@ def frames(
     """
     if not torch.equal(chain.schedule.alpha_bar, denoiser.schedule.alpha_bar):
         raise ConfigError("chain: is of another schedule than the denoiser; make it from denoiser.schedule")
-    device = _device(denoiser)
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     rng = PerImage(seeds)
     x_T = rng.randn(denoiser.shape).to(device)
     labels = None if y is None else y.to(device)

@@ -24,6 +24,7 @@ from alphabar.base.tensors import scale
 from alphabar.data.batch import Batch, Images, split
 from alphabar.data.loader import Loader
 from alphabar.data.sources import open_source
+from alphabar.model.cost import images_at_once
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
 from alphabar.model.nn import UNet
@@ -344,7 +345,7 @@ def held_out_loss(run: Run, at_least: int = 1024) -> float | None:
         return None
     rounds = -(-at_least // n)
     t, weights = _held_out_times(run, n * rounds)
-    chunks, losses = Chunks("held-out loss"), []
+    chunks, losses = Chunks("held-out loss", images_at_once(run.ema.denoiser)), []
     for start in range(0, n * rounds, 256):
         places = torch.arange(start, min(start + 256, n * rounds))
         batch = run.held_out.gather((places % n).numpy())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alphabar.base.chunks import Chunks
 from alphabar.base.pixels import to_model_range
 from alphabar.base.rng import stream
 from alphabar.data.batch import Images
 from alphabar.evaluation.doctor.pixel_facts import Measured
+from alphabar.model.cost import images_at_once
 from alphabar.model.denoiser import Denoiser
 from alphabar.model.network import unet
 from alphabar.process.chain import Chain
@@ -53,16 +56,21 @@ def band_errors(denoiser: Denoiser, images: Images, most: int) -> list[Band]:
     x0 = to_model_range(batch.x, device)
     labels = {"y": batch.y.to(device)} if unet(denoiser).config.num_classes and batch.y is not None else {}
     chain = Chain.full(denoiser.schedule)
-    found = []
+    chunks, found = Chunks("doctor", images_at_once(denoiser)), []
+
+    def errors(x0: Tensor, eps: Tensor, t: Tensor, rows: range) -> Tensor:
+        part = slice(rows.start, rows.stop)
+        tr = chain.at(t[part])
+        est = denoiser(q_sample(x0[part], eps[part], tr.abar_t), tr, **{key: y[part] for key, y in labels.items()})
+        guess = denoiser.prediction.eps(est.out, est.x_t, tr)
+        return (guess - eps[part]).double().square().flatten(1).mean(1).cpu()
+
     for number, (first, last) in enumerate(bands_of(denoiser.schedule.T)):
         noise = stream(0, "bands", number)
         t = first + (noise.rand([draws]) * (last - first + 1)).long().clamp(max=last - first)
         eps = noise.randn_like(x0)
-        tr = chain.at(t)
-        est = denoiser(q_sample(x0, eps, tr.abar_t), tr, **labels)
-        guess = denoiser.prediction.eps(est.out, est.x_t, tr)
-        errors = (guess - eps).double().square().flatten(1).mean(1).cpu()
-        found.append(Band(first, last, _over_images(errors, torch.from_numpy(rows), n)))
+        of_images = torch.cat(chunks(partial(errors, x0, eps, t), range(draws)))
+        found.append(Band(first, last, _over_images(of_images, torch.from_numpy(rows), n)))
     return found
 
 
