@@ -36,7 +36,7 @@ DIFFUSERS = (
     ("bf16", "channels_last", "compile"),
     ("bf16", "channels_last", "graphs"),
 )
-NAMES = {"forward": "forward", "step": "training step", "sample": "step of sampling"}
+NAMES = {**tables.NAMES, "sample": "step of sampling"}
 GOALS = {"step": 1.3, "sample": 1.5}  # times as fast as diffusers
 SHARE = {"lsun256": 0.45}  # of the matrix rate, in a training step
 SMALL = {"base_channels": 32, "base_channels_multiples": [1, 2], "apply_attention": [False, True], "num_res_blocks": 1}
@@ -44,7 +44,7 @@ SMALL = {"base_channels": 32, "base_channels_multiples": [1, 2], "apply_attentio
 
 def contestants(device: str, notes: list[str], *, smoke: bool) -> list[list[Spec]]:
     """Who runs, one list per network; ``notes`` get why the peer is not among them."""
-    lists, peers = [], DIFFUSERS
+    lists, peers = [], DIFFUSERS[:1] if smoke else DIFFUSERS  # compiling networks of the paper's size takes minutes
     try:
         environment_python()
     except Failed as reason:
@@ -54,7 +54,6 @@ def contestants(device: str, notes: list[str], *, smoke: bool) -> list[list[Spec
         base = Spec("alphabar", model, batch=batch, device=device, threads=torch.get_num_threads(), hops=20)
         if smoke:
             base = replace(base, batch=2, hops=2, size=16 if model == "cifar10" else 64, net=SMALL)
-            peers = peers[:1]  # compiling networks of the paper's size takes minutes
         ours = [replace(base, settings=settings) for settings in OURS]
         lists.append([*ours, *(replace(base, contestant="diffusers", settings=settings) for settings in peers)])
     return lists
@@ -79,7 +78,7 @@ def rows(timed: Sequence[Timed], flops: dict[str, dict[str, float]], rates: dict
     for one in timed:
         spec = one.spec
         counts = flops[spec.model]
-        rate = rates["bf16" if "bf16" in spec.settings else "fp32"]
+        rate = tables.rate_of(spec, rates)
         for action in one.rounds:
             per_image = one.median(action) / (spec.hops if action == "sample" else 1)
             reached = (counts["step"] if action == "step" else counts["forward"]) / per_image
@@ -135,8 +134,7 @@ def goals(
     for model, aim in SHARE.items():
         best = fastest(timed, "alphabar", model, "step")
         if best is not None:
-            rate = rates["bf16" if "bf16" in best.spec.settings else "fp32"]
-            share = flops[model]["step"] / best.median("step") / rate
+            share = flops[model]["step"] / best.median("step") / tables.rate_of(best.spec, rates)
             goal(model, f"{best.spec.label}: training step at {aim:g} of the matrix rate or more", aim, share)
     return lines
 

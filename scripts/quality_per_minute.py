@@ -384,7 +384,8 @@ def keep(task: str, who: str, seed: int, trained: Trained, distances: dict[str, 
     before = json.loads(file.read_text())["rows"] if file.exists() else []
     facts = {key: value for key, value in vars(trained).items() if key != "denoiser"}
     facts["minutes"] = round(trained.minutes, 2)
-    on = {key: machine()[key] for key in ("date", "processor", "torch", "commit")}
+    here = machine()
+    on = {key: here[key] for key in ("date", "processor", "torch", "commit")}
     row = {"who": who, "seed": seed, **facts, **distances, "on": on}
     others = [old for old in before if (old["who"], old["seed"], old["goal"]) != (who, seed, trained.goal)]
     found = {**judged, "rows": [*others, row]}

@@ -122,14 +122,14 @@ def main() -> None:
     arguments = parser.parse_args()
     model = open_model(arguments.run)
     schedule = model.denoiser.schedule
-    rows = []
+    facts, rows = machine(), []
+    on = {key: facts[key] for key in ("date", "commit")}
     for calls in arguments.calls:
         for name in arguments.samplers:
             for spacing in arguments.spacings:
                 hops = hops_of(name, calls, schedule)
                 if hops == schedule.T and spacing != arguments.spacings[0]:
                     continue  # there is one chain of all steps
-                on = {key: machine()[key] for key in ("date", "commit")}
                 rows.append({**score(arguments, name, hops, spacing), "calls": calls, "on": on})
     full = score(arguments, "ancestral", schedule.T, "uniform")
     same = {"n": arguments.n, "features": arguments.features, "weights": model.weights_sha256}

@@ -13,6 +13,7 @@ from benchmark.race import OURS, Timed, median_ratio
 from benchmark.spec import Spec
 
 __all__ = [
+    "NAMES",
     "beside_peers",
     "beside_plain",
     "convolutions",
@@ -20,6 +21,7 @@ __all__ = [
     "memory",
     "not_measured",
     "plain",
+    "rate_of",
     "shares",
     "versions",
 ]
@@ -101,6 +103,11 @@ def beside_plain(pairs: Sequence[Sequence[Timed]]) -> list[str]:
     return [*lines, ""]
 
 
+def rate_of(spec: Spec, rates: Mapping[str, float]) -> float:
+    """The machine's rate in the precision of a contestant."""
+    return rates["bf16" if "bf16" in spec.settings else "fp32"]
+
+
 def shares(timed: Sequence[Timed], flops: Mapping[str, Mapping[str, float]], rates: Mapping[str, float]) -> list[str]:
     """How much of the machine's fastest convolution each of ours reaches."""
     best = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in rates.items())
@@ -115,7 +122,7 @@ def shares(timed: Sequence[Timed], flops: Mapping[str, Mapping[str, float]], rat
     for one in timed:
         if one.spec.contestant not in OURS:
             continue
-        rate = rates["bf16" if "bf16" in one.spec.settings else "fp32"]
+        rate = rate_of(one.spec, rates)
         for action, name in NAMES.items():
             count = flops[one.spec.model][action]
             reached = count / one.median(action)
