@@ -370,7 +370,9 @@ def plot(found: dict[str, Any], file: Path) -> None:
         )
     axes.axhline(found["floor"], color="grey", linestyle="--", label="real images")
     axes.set(xscale="log", yscale="log", xlabel="minutes of processor time, one thread", ylabel="Fréchet distance")
-    axes.set_xticks(sorted({m for at in curves.values() for m in at}))
+    goals = sorted({goal for at in curves.values() for goal in at})
+    axes.set_xlim(goals[0] / 1.25, 1.25 * goals[-1])  # or the minutes taken for a single goal would fill the axis
+    axes.set_xticks(goals)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.legend(fontsize=8)
