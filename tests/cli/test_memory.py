@@ -8,17 +8,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from alphabar.base.memory import available_memory
 from alphabar.cli.main import main
-from alphabar.model.cost import memory_per_image
+from alphabar.model.cost import memory_per_image, memory_per_image_trained
 from alphabar.model.nn import UNet
+from alphabar.training.room import OF_WEIGHTS
 from alphabar.weights import checkpoint
 from tiny import SETTINGS, files, npz
 
@@ -200,7 +199,34 @@ def test_a_held_out_loss_and_the_doctor_leave_half_of_it_free(run, tmp_path, mon
     assert any("held_out_loss" in line for line in losses)
 
 
-def test_free_memory_is_what_the_system_says(monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=7, free=3, used=5, total=11))
-    assert available_memory(torch.device("cpu")) == 7
-    assert available_memory(torch.device("meta")) is None
+def test_training_that_the_system_would_kill_is_refused_before_its_first_step(run, tmp_path, monkeypatch, capsys):
+    command = ["train", str(npz(tmp_path / "tiny.npz")), "--steps", "2", *SETTINGS, "--out", str(tmp_path / "run")]
+    net = checkpoint.load(run).net
+    each = memory_per_image_trained(net.config, 8, 8, checkpointing=False)
+    weights = OF_WEIGHTS * 4 * sum(p.numel() for p in net.parameters())
+    passed = memory_for(10**6, monkeypatch, training=True)
+
+    def free(size: float) -> None:
+        monkeypatch.setattr("alphabar.training.room.available_memory", lambda device: int(size))
+
+    free(weights + 8 * each - 1)
+    assert main(command) == 8
+    *_, error = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"error: too little memory for batch 8: a step takes about [\d.e-]+ GB, [\d.e-]+ GB are free; "
+        r"--micro-batch [124] fits and gives the same updates",
+        error,
+    )
+    free(weights + each - 1)
+    assert main(command) == 8
+    assert capsys.readouterr().err.endswith("use run.activation_checkpointing=true, or a smaller network or image\n")
+    assert not passed and not (tmp_path / "run").exists()
+
+    free(2 * (weights + 2 * each))
+    assert main([*command, "--micro-batch", "auto"]) == 0
+    assert set(passed) == {2} and "taking 2 images at once" in capsys.readouterr().out
+    assert "micro_batch = 2" in (tmp_path / "run" / "config.toml").read_text()
+    free(weights + 8 * each)
+    passed.clear()
+    assert main([*command, "--fresh"]) == 0
+    assert set(passed) == {8}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,13 +62,25 @@ def test_without_a_budget_the_clock_decides_nothing(
 def test_a_budget_decides_the_steps_and_what_follows_from_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = itertools.count(100, 30)  # thirty seconds go by between two looks at it, which the plan took
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(train, "_seconds_per_step", lambda *_, patience: 0.01)
     plan = planned(capsys, "--minutes", "2")
     steps = plan["run"]["steps"]
-    assert steps == train.steps_within(2, 0.01, 4)
+    assert steps == train.steps_within(1.5, 0.01, 4)
     assert plan["optim"]["warmup_steps"] == steps // 20
     assert plan["ema"]["halflife_images"] == steps * 4 // 20
     assert planned(capsys, "--minutes", "2", "optim.warmup_steps=7")["optim"]["warmup_steps"] == 7
+
+
+def test_threads_that_were_given_are_not_tried(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_seconds_per_step", lambda *_, patience: 0.01)
+    monkeypatch.setattr(train, "_threads", lambda *_: 1)
+    assert planned(capsys, "--minutes", "2")["run"]["threads"] == 1
+    assert "threads" not in planned(capsys, "--minutes", "2", "run.threads=none")["run"]
+    assert planned(capsys, "--minutes", "2", "run.threads=2")["run"]["threads"] == 2
 
 
 @pytest.mark.parametrize(
@@ -109,12 +123,20 @@ def test_one_length_per_run(capsys: pytest.CaptureFixture[str], extra: list[str]
     assert "give one of them" in capsys.readouterr().err
 
 
+@pytest.fixture
+def hardly_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning takes next to no time: a hundredth of a second between two looks at the clock."""
+    clock = itertools.count(100, 0.01)
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+
+@pytest.mark.usefixtures("hardly_a_moment")
 def test_a_time_budget_beats_the_steps_of_a_preset(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "_seconds_per_step", lambda *_, patience: 0.01)
     plan = planned(capsys, "--preset", "review", "net.norm_groups=4", "--minutes", "2")
-    assert plan["run"]["steps"] == train.steps_within(2, 0.01, 4)
+    assert plan["run"]["steps"] == train.steps_within(2 - 0.01 / 60, 0.01, 4)
 
 
 def test_the_word_for_no_value_is_taken_for_every_setting_that_may_have_none(
@@ -177,6 +199,7 @@ class _Compiler:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
 
 
+@pytest.mark.usefixtures("hardly_a_moment")
 def test_a_long_run_on_a_gpu_is_compiled_where_that_is_faster(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +214,7 @@ def test_a_long_run_on_a_gpu_is_compiled_where_that_is_faster(
     assert compiler.asked == [False, True, False, False, False]
 
 
+@pytest.mark.usefixtures("hardly_a_moment")
 @pytest.mark.parametrize("compiled", [0.0999999, 0.2, RuntimeError("no C++ compiler was found\nand more")])
 def test_what_compiling_does_not_gain(
     compiled: float | Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

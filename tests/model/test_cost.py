@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import weakref
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import alphabar as ab
-from alphabar.model.cost import flops_per_image, images_at_once, memory_per_image
+import tiny
+from alphabar.data.batch import Images
+from alphabar.model.cost import flops_per_image, images_at_once, memory_per_image, memory_per_image_trained
 from alphabar.model.nn.unet import CIFAR10, LSUN256
 from alphabar.samplers.generate import frames
+from alphabar.training import trainer
+from alphabar.training.room import OF_WEIGHTS
 
 
 class Held(TorchDispatchMode):
@@ -58,7 +64,7 @@ SCHEDULE = ab.schedules.Linear().build()
 SMALL = ab.UNetConfig(base_channels=16, base_channels_multiples=(1, 2), apply_attention=(False, False), norm_groups=8)
 
 
-@pytest.mark.parametrize(
+NETWORKS = pytest.mark.parametrize(
     ("changed", "size"),
     [
         ({}, (32, 32)),
@@ -73,12 +79,37 @@ SMALL = ab.UNetConfig(base_channels=16, base_channels_multiples=(1, 2), apply_at
     ],
     ids=str,
 )
+
+
+@NETWORKS
 def test_memory_per_image(changed, size):
     """Never much below what one more image holds, or a batch of "half of the memory" may exceed all; nor far above."""
     config = dataclasses.replace(SMALL, **changed)
     # the difference of two batches has no weights, embeddings or kept transforms in it
     one_more = held(config, 3, size) - held(config, 2, size)
     assert 0.95 * one_more <= memory_per_image(config, *size) <= 1.6 * one_more
+
+
+def held_in_training(config: ab.UNetConfig, batch: int, size: tuple[int, int], *, checkpointing: bool) -> int:
+    """The most bytes at a time in the second step of a run, which has the moments of the first."""
+    pixels = np.zeros((batch, config.input_channels, *size), np.uint8)
+    settings = {"batch": batch, "activation_checkpointing": checkpointing}
+    run = trainer.build(tiny.config(net=config, data={"held_out": 0}, run=settings), Images(pixels, None, (), "", ""))
+    steps, counter = trainer.fit(run), Held()
+    next(steps)
+    with counter:
+        next(steps)
+    return counter.most
+
+
+@NETWORKS
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("channel_dropout", [False, True])
+def test_memory_per_image_trained(changed, size, checkpointing, channel_dropout):
+    config = dataclasses.replace(SMALL, **changed, channel_dropout=channel_dropout)
+    small, large = (held_in_training(config, batch, size, checkpointing=checkpointing) for batch in (6, 12))
+    estimate = memory_per_image_trained(config, *size, checkpointing=checkpointing)
+    assert 0.9 * (large - small) / 6 <= estimate <= 1.4 * (large - small) / 6
 
 
 @pytest.mark.parametrize(("config", "side", "measured"), [(CIFAR10, 32, 7.35e6), (LSUN256, 256, 335.5e6)])
@@ -110,3 +141,19 @@ def test_the_papers_network_costs_what_it_is_known_to():
         net = ab.UNet(**dataclasses.asdict(CIFAR10))
     denoiser = ab.Denoiser(net, ab.schedules.Linear().build(), shape=(3, 32, 32))
     assert flops_per_image(denoiser) == pytest.approx(12.44e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_what_training_holds_of_the_weights(optimizer):
+    """A step of one image on a network whose weights are most of it, from the building on."""
+    config = dataclasses.replace(SMALL, base_channels=64, base_channels_multiples=(1, 2))
+    images = Images(np.zeros((1, 3, 8, 8), np.uint8), None, (), "", "")
+    settings = tiny.config(net=config, data={"held_out": 0}, optim={"optimizer": optimizer}, run={"batch": 1})
+    counter = Held()
+    with counter:
+        run = trainer.build(settings, images)
+        for _ in itertools.islice(trainer.fit(run), 2):
+            pass
+    weights = 4 * sum(p.numel() for p in run.denoiser.parameters())
+    held = counter.most - memory_per_image_trained(config, 8, 8, checkpointing=False)
+    assert 0.65 * OF_WEIGHTS * weights < held < 1.05 * OF_WEIGHTS * weights

@@ -28,6 +28,7 @@ from alphabar.runtime import config as text
 from alphabar.runtime.recipes import for_length, recipe
 from alphabar.training import trainer
 from alphabar.training.config import RunConfig, RunSettings
+from alphabar.training.room import check_room
 from alphabar.training.trainer import Run
 from alphabar.weights import checkpoint
 
@@ -120,16 +121,19 @@ def run(
     if done >= chosen.run.steps:
         train(chosen, images, directory, conditions)
         return
+    tables = _with_room(tables, images, conditions)
     if saved is not None and minutes is not None:
         say(f"note         --minutes is for new runs; this one has {chosen.run.steps:,} steps")
     if saved is None and minutes is not None:
         # only a time budget lets the clock choose: without it, the same command is the same run on machines of a kind
-        if chosen.run.threads is None:
-            tables["run"]["threads"] = _threads(chosen, images)
+        began = time.perf_counter()
+        if "threads" not in over.get("run", {}):
+            tables["run"]["threads"] = _threads(text.from_tables(tables), images)
         seconds, tables = _plan(tables, images, conditions)
         if "compile" not in over.get("run", {}):
             seconds, tables = _compiled(tables, images, seconds, 60 * minutes)
-        tables = text.merge(tables, {"run": {"steps": steps_within(minutes, seconds, chosen.run.batch)}})
+        left = minutes - (time.perf_counter() - began) / 60
+        tables = text.merge(tables, {"run": {"steps": steps_within(left, seconds, chosen.run.batch)}})
         chosen = text.from_tables(_fit_to_length(tables, over))
     else:
         seconds, tables = _plan(tables, images, conditions)
@@ -235,6 +239,25 @@ def _micro_batch(given: str) -> int:
     return int(given)
 
 
+def _with_fewer(tables: dict[str, Any], error: OutOfMemory, conditions: Conditions) -> dict[str, Any]:
+    """The settings with the micro-batch that fits, where that was asked for; else ``error`` is raised."""
+    if not conditions.find_micro_batch or error.micro_batch is None:
+        raise error
+    say(f"note         {str(error).partition(';')[0]}: taking {error.micro_batch} images at once")
+    return text.merge(tables, {"run": {"micro_batch": error.micro_batch}})
+
+
+def _with_room(tables: dict[str, Any], images: Images, conditions: Conditions) -> dict[str, Any]:
+    """The settings of a step that should fit into a processor's memory, which is not always refused in time."""
+    if torch.cuda.is_available():
+        return tables
+    try:
+        check_room(text.from_tables(tables), images.shape, torch.device("cpu"))
+    except OutOfMemory as error:
+        return _with_fewer(tables, error, conditions)
+    return tables
+
+
 def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tuple[float, dict[str, Any]]:
     """Print the model card and the seconds of one step, timed on a copy of the run; returns those and the settings.
 
@@ -251,10 +274,7 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
                 seconds = _seconds_per_step(trial, config.run.threads, patience=5)
             break
         except OutOfMemory as error:
-            if not conditions.find_micro_batch or error.micro_batch is None:
-                raise
-            say(f"note         {str(error).partition(';')[0]}: taking {error.micro_batch} images at once")
-            tables = text.merge(tables, {"run": {"micro_batch": error.micro_batch}})
+            tables = _with_fewer(tables, error, conditions)
             trial.config = config = text.from_tables(tables)
     threads = config.run.threads
     where = "" if threads is None else f", {threads} thread{'s' if threads > 1 else ''}"

@@ -34,6 +34,7 @@ from alphabar.training.config import RunConfig
 from alphabar.training.ema import Ema
 from alphabar.training.environment import environment
 from alphabar.training.optim import build_optimizer, kept_for, lr_at
+from alphabar.training.room import advice, at
 from alphabar.weights import checkpoint
 
 __all__ = [
@@ -256,14 +257,7 @@ def _gradient_or_advice(run: Run, batch: Batch) -> float:
             raise
         asked = asked_for(error)
     fits = _fitting(run, batch, size)
-    smaller = "use run.activation_checkpointing=true, or a smaller network or image"
-    advice = f"--micro-batch {fits} fits and gives the same updates" if fits else smaller
-    raise OutOfMemory(f"out of memory at {_at(run)}{asked}; {advice}", fits)
-
-
-def _at(run: Run) -> str:
-    micro = run.config.run.micro_batch
-    return f"batch {run.config.run.batch}" if micro is None else f"micro-batch {micro}"
+    raise OutOfMemory(f"out of memory at {at(run.config)}{asked}; {advice(fits)}", fits)
 
 
 def train_step(run: Run, batch: Batch) -> Metrics:
