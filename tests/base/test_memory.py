@@ -57,6 +57,9 @@ def test_the_limit_of_a_group_and_of_those_above_it(groups):
     assert memory.available_memory(CPU) == 650
     version_2(groups / "a", 700, 600, 20)
     assert memory.available_memory(CPU) == 120
+    version_2(groups / "a", 700, 800, 20)  # a limit that was lowered
+    assert memory.available_memory(CPU) == 0
+    version_2(groups / "a", 700, 600, 20)
     version_2(groups.parent, 7, 7, 0)  # above the groups is none
     assert memory.available_memory(CPU) == 120
 

@@ -23,7 +23,7 @@ def available_memory(device: torch.device) -> int | None:
     """
     if device.type != "cpu":
         return None
-    return min([int(psutil.virtual_memory().available), *_left_in_groups()])
+    return max(0, min([int(psutil.virtual_memory().available), *_left_in_groups()]))
 
 
 def _left_in_groups() -> Iterator[int]:
