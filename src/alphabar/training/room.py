@@ -13,6 +13,8 @@ __all__ = ["advice", "at", "check_room"]
 
 OF_WEIGHTS = 7  # copies: themselves, average, gradient, moments, what Muon makes of these in a step
 
+BESIDE = 3 * 10**8  # bytes for previews, kernels' buffers and a checkpoint that is being written, as measured
+
 
 def at(config: RunConfig) -> str:
     """How many images a step takes at once, in words."""
@@ -31,9 +33,10 @@ def check_room(config: RunConfig, shape: tuple[int, int, int], device: torch.dev
     """Raise where a step on images of this ``shape`` (C, H, W) takes more of a processor's memory than is free.
 
     Whoever takes more than there is may be killed instead of refused (:func:`available_memory`), so it is estimated
-    before it is tried: what is held of the weights, and what :func:`memory_per_image_trained` says of each image. To be
-    asked before the network is built, since a process may keep what it has freed. The micro-batch that the error names
-    is the largest half, quarter, … of the batch that leaves half of the free memory free, or one image.
+    before it is tried: what is held of the weights and beside them, and what :func:`memory_per_image_trained` says of
+    each image. To be asked before the network is built, since a process may keep what it has freed. The micro-batch
+    that the error names is the largest half, quarter, … of the batch that leaves half of the free memory free, or one
+    image.
 
     Raises:
         OutOfMemory: if it does not fit.
@@ -44,13 +47,13 @@ def check_room(config: RunConfig, shape: tuple[int, int, int], device: torch.dev
         return
     config.net.check_size(*shape[1:])
     each = memory_per_image_trained(config.net, *shape[1:], checkpointing=config.run.activation_checkpointing)
-    weights = OF_WEIGHTS * 4 * sum(p.numel() for p in without_values(config.net).parameters())
+    always = BESIDE + OF_WEIGHTS * 4 * sum(p.numel() for p in without_values(config.net).parameters())
     size = config.run.micro_batch or config.run.batch
-    if weights + size * each <= free:
+    if always + size * each <= free:
         return
     fits = size
-    while fits > 1 and weights + fits * each > free / 2:
+    while fits > 1 and always + fits * each > free / 2:
         fits = -(-fits // 2)
-    found = fits if weights + fits * each <= free else None
-    facts = f"a step takes about {(weights + size * each) / 1e9:.2g} GB, {free / 1e9:.2g} GB are free"
+    found = fits if always + fits * each <= free else None
+    facts = f"a step takes about {(always + size * each) / 1e9:.2g} GB, {free / 1e9:.2g} GB are free"
     raise OutOfMemory(f"too little memory for {at(config)}: {facts}; {advice(found)}", found)
