@@ -46,10 +46,8 @@ def model_card(denoiser: Denoiser) -> list[str]:
     table = sum(p.numel() for p in net.parameters()) - parameters(net)
     channels, height, width = denoiser.shape
     patch = config.patch_size
-    rows, columns = config.padded(height) // patch, config.padded(width) // patch
-    sides = [f"{rows >> level}x{columns >> level}" for level in range(len(config.base_channels_multiples))]
+    sides = [f"{rows}x{columns}" for rows, columns in config.sizes(height, width)]
     sides[0] += f" patches of {patch}x{patch}" if patch > 1 else ""
-    widths = [config.base_channels * m for m in config.base_channels_multiples]
     floor = Chain.full(schedule).var_floor
     units = denoiser.units
     return [
@@ -61,7 +59,7 @@ def model_card(denoiser: Denoiser) -> list[str]:
         "levels       "
         + ", ".join(
             f"{side}: {w} channels{' + attention' if attend else ''}"
-            for side, w, attend in zip(sides, widths, config.apply_attention, strict=True)
+            for side, w, attend in zip(sides, config.widths, config.apply_attention, strict=True)
         ),
         "layers       " + ", ".join(f"{n} {name}" for name, n in layers.most_common()),
         f"cost         {flops_per_image(denoiser) / 1e9:.4g} GFLOP per image and network call",

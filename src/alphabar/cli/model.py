@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
+from alphabar.base.device import default_device
 from alphabar.base.errors import ConfigError, printable
 from alphabar.model.denoiser import Denoiser
 from alphabar.weights import checkpoint
@@ -34,5 +33,5 @@ def open_model(path: Path, weights: str = "ema") -> Opened:
     if weights not in WEIGHTS:
         raise ConfigError(f"--weights: got {printable(weights)!r}, need one of {', '.join(WEIGHTS)}")
     folder, file = checkpoint.find(path), WEIGHTS[weights]
-    denoiser = checkpoint.read(folder, weights=file, device="cuda" if torch.cuda.is_available() else "cpu")
+    denoiser = checkpoint.read(folder, weights=file, device=default_device())
     return Opened(folder, denoiser, checkpoint.listed_sha256(folder, f"{file}.safetensors"))

@@ -13,6 +13,7 @@ import torch
 
 from alphabar.base import storage
 from alphabar.base.choice import from_table
+from alphabar.base.device import default_device
 from alphabar.base.errors import AlphabarError, ConfigError, Diverged, OutOfMemory, printable
 from alphabar.cli.card import model_card
 from alphabar.cli.console import duration, say
@@ -249,10 +250,8 @@ def _with_fewer(tables: dict[str, Any], error: OutOfMemory, conditions: Conditio
 
 def _with_room(tables: dict[str, Any], images: Images, conditions: Conditions) -> dict[str, Any]:
     """The settings of a step that should fit into a processor's memory, which is not always refused in time."""
-    if torch.cuda.is_available():
-        return tables
     try:
-        check_room(text.from_tables(tables), images.shape, torch.device("cpu"))
+        check_room(text.from_tables(tables), images.shape, default_device())
     except OutOfMemory as error:
         return _with_fewer(tables, error, conditions)
     return tables

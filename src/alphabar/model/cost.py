@@ -71,14 +71,12 @@ class _Block(NamedTuple):
 
 def _positions(config: UNetConfig, height: int, width: int) -> list[int]:
     """The positions of every resolution."""
-    rows, columns = (config.padded(side) // config.patch_size for side in (height, width))
-    return [(rows >> level) * (columns >> level) for level in range(len(config.base_channels_multiples))]
+    return [rows * columns for rows, columns in config.sizes(height, width)]
 
 
 def _blocks(config: UNetConfig, positions: list[int]) -> Iterator[_Block]:
     """The blocks in the order in which they work."""
-    levels = range(len(positions))
-    widths = [config.base_channels * multiple for multiple in config.base_channels_multiples]
+    levels, widths = range(len(positions)), config.widths
     channels = config.base_channels
     waiting = [channels * positions[0]]
 
@@ -126,8 +124,7 @@ def memory_per_image_trained(config: UNetConfig, height: int, width: int, *, che
     enters from the block before it, and all of that for one block at a time. Nine images: x_0, ε, x_t, the loss. What
     kernels need beside their inputs and outputs is not counted.
     """
-    positions = _positions(config, height, width)
-    widths = [config.base_channels * multiple for multiple in config.base_channels_multiples]
+    positions, widths = _positions(config, height, width), config.widths
     mask = 1 if config.dropout_rate and not config.channel_dropout else 0
 
     def kept(block: _Block) -> int:

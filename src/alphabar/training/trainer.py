@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alphabar.base.chunks import Chunks, asked_for, is_out_of_memory
+from alphabar.base.device import default_device
 from alphabar.base.errors import CheckpointError, ConfigError, DataError, Diverged, OutOfMemory
 from alphabar.base.pixels import Units, to_model_range
 from alphabar.base.rng import derive, stream
@@ -134,7 +135,7 @@ def build(config: RunConfig, images: Images | None = None, device: str | torch.d
             f"net.num_classes: got {config.net.num_classes}, the images have {len(images.class_names)} classes"
         )
     train, held_out = split(images, config.seed, config.data.held_out)
-    where = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    where = default_device() if device is None else torch.device(device)
     denoiser = new_denoiser(config, images.shape, images.units).to(where)
     run = Run(
         config=config,

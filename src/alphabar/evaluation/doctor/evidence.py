@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from alphabar.base import storage
+from alphabar.base.device import default_device
 from alphabar.base.errors import AlphabarError, CheckpointError, NewerFormat, printable
 from alphabar.data.batch import Images, split
 from alphabar.evaluation.copies import Copies, find_copies
@@ -271,7 +272,7 @@ def _model(run: Path, unseen: list[str]) -> Model | None:
 
 def _loaded(folder: Path, name: str, unseen: list[str]) -> Denoiser | None:
     try:
-        return checkpoint.read(folder, weights=name, device="cuda" if torch.cuda.is_available() else "cpu")
+        return checkpoint.read(folder, weights=name, device=default_device())
     except AlphabarError as error:
         unseen.append(f"samples and errors of the {name} weights: {error}")
         return None

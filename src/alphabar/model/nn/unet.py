@@ -83,8 +83,7 @@ class UNetConfig:
             )
         if self.base_channels % 2:
             raise ConfigError(f"net.base_channels: got {self.base_channels}, need an even number (sines and cosines)")
-        for multiple in (1, *self.base_channels_multiples):
-            width = self.base_channels * multiple
+        for width in (self.base_channels, *self.widths):
             if width % self.norm_groups:
                 raise ConfigError(
                     f"net: width {width} is not divisible by norm_groups = {self.norm_groups}; change base_channels"
@@ -94,6 +93,11 @@ class UNetConfig:
                     f"net: width {width} is not divisible by attention_heads = {self.attention_heads}; "
                     "change base_channels or attention_heads"
                 )
+
+    @property
+    def widths(self) -> list[int]:
+        """The channels at each resolution."""
+        return [self.base_channels * multiple for multiple in self.base_channels_multiples]
 
     @property
     def down_sampling(self) -> int:
@@ -114,6 +118,11 @@ class UNetConfig:
     def padded(self, side: int) -> int:
         """The side that the network works at for an image's ``side``."""
         return side + -side % self.down_sampling
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The rows and columns of every resolution, for images of this size."""
+        rows, columns = (self.padded(side) // self.patch_size for side in (height, width))
+        return [(rows >> level, columns >> level) for level in range(len(self.base_channels_multiples))]
 
 
 CIFAR10 = UNetConfig(
@@ -215,7 +224,7 @@ class UNet(nn.Module):
             self.label_embeddings = nn.Embedding(num_classes, time_emb_dims_exp)
         self.first = nn.Conv2d(input_channels * patch_size**2, base_channels, kernel_size=3, padding="same")
 
-        levels = [base_channels * multiple for multiple in base_channels_multiples]
+        levels = self.config.widths
         channels = base_channels
         skips = [channels]
         self.encoder_blocks = nn.ModuleList()
