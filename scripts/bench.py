@@ -197,16 +197,14 @@ def memory(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dic
     few, many = 1, 3 if given.quick else 9
     per_image: dict[str, dict[str, float]] = {}
     for spec in (ours, sparing(ours), *shipped):
-        # in the order of what they need, since a peak only grows
-        samples = spec.contestant in ("alphabar", "diffusers")
-        actions = ("forward", "sample", "step") if samples else ("forward", "step")
-        peaks: dict[str, list[int]] = {action: [] for action in actions}
+        peaks: dict[str, list[int]] = {}
         try:
             for batch in (few, many):
                 with start(replace(spec, batch=batch, hops=2)) as worker:
-                    for action in actions:
+                    # in the order of what they need, since a peak only grows
+                    for action in sorted(worker.actions, key=("forward", "sample", "step").index):
                         worker.seconds(action, 2)
-                        peaks[action].append(worker.peak)
+                        peaks.setdefault(action, []).append(worker.peak)
         except Failed as reason:
             notes.append(str(reason))
             continue

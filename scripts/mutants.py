@@ -118,7 +118,7 @@ class Stage:
         shutil.copytree(ROOT / "src" / "alphabar", root / "original" / "alphabar", ignore=ignore)
         found = [str(p.relative_to(root)) for d in directories for p in sorted((root / d).glob("test_*.py"))]
         listed = [*without, *(path for paths in likely.values() for path in paths)]
-        if missing := [path for path in listed if not (root / path).exists()]:
+        if missing := [path for path in listed if not any(t == path or t.startswith(path + "/") for t in found)]:
             raise Untrue(f"there are no {', '.join(missing)}")
         return Stage(root, tuple(test for test in found if test not in without), likely)
 

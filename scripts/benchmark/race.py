@@ -80,6 +80,11 @@ class Worker:
         return list(self.facts["seconds"])
 
     @property
+    def actions(self) -> list[str]:
+        """What can be timed of it."""
+        return list(self.facts["actions"])
+
+    @property
     def peak(self) -> int:
         """The most bytes it has held, as of its last answer."""
         return int(self.facts["peak"])

@@ -2,9 +2,9 @@
 
     python -m benchmark.worker '{"contestant": "alphabar", "batch": 8, …}'
 
-The first line out describes it (``parameters``, ``torch``, ``peak``); then ``{"do": "step", "count": 3}`` is answered
-by ``{"seconds": [0.9, 0.9, 0.9], "peak": 612000000}``, and the end of input ends the process. ``peak`` is the most
-memory that the process has held, in bytes (on a GPU: that the device has held for it). Failures are
+The first line out describes it (``parameters``, ``actions``, ``torch``, ``peak``); then ``{"do": "step", "count": 3}``
+is answered by ``{"seconds": [0.9, 0.9, 0.9], "peak": 612000000}``, and the end of input ends the process. ``peak`` is
+the most memory that the process has held, in bytes (on a GPU: that the device has held for it). Failures are
 ``{"error": "…"}``.
 """
 
@@ -59,6 +59,7 @@ def serve(spec_text: str, lines: Iterable[str], out: TextIO) -> None:
         answer(
             {
                 "parameters": sum(p.numel() for p in contestant.net.parameters()),
+                "actions": list(contestant.actions),
                 "torch": torch.__version__,
                 "peak": peak_bytes(spec.device),
             }

@@ -22,10 +22,12 @@ def at(config: RunConfig) -> str:
     return f"batch {config.run.batch}" if micro is None else f"micro-batch {micro}"
 
 
-def advice(fits: int | None) -> str:
+def advice(config: RunConfig, fits: int | None) -> str:
     """What helps where memory does not suffice: the micro-batch that ``fits``, if one does."""
     if fits:
         return f"--micro-batch {fits} fits and gives the same updates"
+    if config.run.activation_checkpointing:
+        return "use a smaller network or image"
     return "use run.activation_checkpointing=true, or a smaller network or image"
 
 
@@ -56,4 +58,4 @@ def check_room(config: RunConfig, shape: tuple[int, int, int], device: torch.dev
         fits = -(-fits // 2)
     found = fits if always + fits * each <= free else None
     facts = f"a step takes about {(always + size * each) / 1e9:.2g} GB, {free / 1e9:.2g} GB are free"
-    raise OutOfMemory(f"too little memory for {at(config)}: {facts}; {advice(found)}", found)
+    raise OutOfMemory(f"too little memory for {at(config)}: {facts}; {advice(config, found)}", found)

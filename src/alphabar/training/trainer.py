@@ -258,7 +258,7 @@ def _gradient_or_advice(run: Run, batch: Batch) -> float:
             raise
         asked = asked_for(error)
     fits = _fitting(run, batch, size)
-    raise OutOfMemory(f"out of memory at {at(run.config)}{asked}; {advice(fits)}", fits)
+    raise OutOfMemory(f"out of memory at {at(run.config)}{asked}; {advice(run.config, fits)}", fits)
 
 
 def train_step(run: Run, batch: Batch) -> Metrics:
