@@ -19,7 +19,7 @@ from alphabar.evaluation.doctor.watch import Watch
 from alphabar.model.denoiser import Denoiser
 from alphabar.process.chain import Chain
 from alphabar.training import trainer
-from tiny import SETTINGS, config, images, pixels
+from tiny import SETTINGS, config, images, npz, pixels
 
 # what torch says to itself when its compiler is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -31,6 +31,21 @@ def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     """The settings that ``--dry-run`` prints."""
     assert main(["train", "digits", "--dry-run", *TINY, *arguments]) == 0
     return tomllib.loads(capsys.readouterr().out.partition("\n\n")[2])
+
+
+@pytest.mark.parametrize(
+    ("classes", "note"),
+    [
+        ([], "classes are not used; net.num_classes=3 learns them"),
+        (["net.num_classes=3"], None),
+        (["net.num_classes=5"], "net.num_classes=5 is more than the images have: those from 3 on are never learnt"),
+    ],
+)
+def test_what_becomes_of_the_classes_is_said(classes, note, tmp_path, capsys):
+    source = npz(tmp_path / "tiny.npz", labels=3)
+    assert main(["train", str(source), "--dry-run", *SETTINGS, *classes]) == 0
+    notes = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("note ")]
+    assert [text for text in notes if "classes" in text] == ([note] if note else [])
 
 
 @pytest.mark.parametrize("seconds", [1e-3, 0.07, 5.0, 400.0])

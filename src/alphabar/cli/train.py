@@ -229,8 +229,13 @@ def _about(images: Images, config: RunConfig) -> list[str]:
     lines = [f"data         {printable(images.name)}: {len(images):,} images{kept}{classes}"]
     lines += about_files(images.survey) if images.survey is not None else []
     lines += [f"note         {note}" for note in images.notes]
-    if images.class_names and not config.net.num_classes:
-        lines.append(f"note         classes are not used; net.num_classes={len(images.class_names)} learns them")
+    known, asked = len(images.class_names), config.net.num_classes
+    if known and not asked:
+        lines.append(f"note         classes are not used; net.num_classes={known} learns them")
+    if 0 < known < asked:
+        lines.append(
+            f"note         net.num_classes={asked} is more than the images have: those from {known} on are never learnt"
+        )
     return lines
 
 
