@@ -84,7 +84,8 @@ class Mutant:
             raise Untrue(f"{self.bug}: the text occurs {times} times in {self.file}:\n{self.old}")
         mutated = text.replace(self.old, self.new)
         try:
-            compile(mutated, self.file, "exec")
+            if path.suffix == ".py":
+                compile(mutated, self.file, "exec")
         except SyntaxError as error:
             raise Untrue(f"{self.bug}: not Python any more: {error}") from error
         path.write_text(mutated, encoding="utf-8")

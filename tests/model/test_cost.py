@@ -29,6 +29,12 @@ from alphabar.training import trainer
 from alphabar.training.room import OF_WEIGHTS
 
 
+@pytest.fixture(autouse=True)
+def direct_convolutions(monkeypatch):
+    """What Winograd's form holds beside inputs and outputs is bounded, and no part of what an image takes."""
+    monkeypatch.setattr("alphabar.model.nn.winograd.pays", lambda x, weight: False)
+
+
 class Held(TorchDispatchMode):
     """Adds up the storages that operations make, while they live."""
 

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from alphabar.model.nn import UNet, winograd
+from alphabar.model.nn import UNet, winograd, winograd_sums
 from alphabar.model.nn.winograd import Conv3x3, pays, winograd_conv
+from alphabar.model.nn.winograd_native import native_sums
+
+compiled = pytest.mark.skipif(native_sums() is None, reason="there is no C compiler")
 
 
 def wide(side: int = 32, channels: int = 256, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,8 +25,15 @@ def on_avx2(monkeypatch: pytest.MonkeyPatch, capability: str = "AVX2") -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
 
 
+def without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "native_sums", lambda: None)
+
+
 # sides that tiles of four fill and do not fill, one tile and several, one position
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (1, 5), (4, 12), (1, 1), (6, 3)])
+SIDES = pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (1, 5), (4, 12), (1, 1), (6, 3)])
+
+
+@SIDES
 @pytest.mark.parametrize("chunk", [1, 2**30], ids=["image by image", "at once"])
 def test_values_and_gradients_are_those_of_the_direct_form(
     height: int, width: int, chunk: int, monkeypatch: pytest.MonkeyPatch
@@ -40,6 +50,68 @@ def test_values_and_gradients_are_those_of_the_direct_form(
     g = torch.randn(direct.shape, generator=generator, dtype=torch.float64)
     for mine, theirs in zip(torch.autograd.grad(ours, inputs, g), torch.autograd.grad(direct, inputs, g), strict=True):
         assert torch.allclose(mine, theirs, rtol=0, atol=1e-12)
+
+
+@compiled
+@SIDES
+# fewer channels than are worked on at once, as many, and some more
+@pytest.mark.parametrize(("channels", "out_channels"), [(5, 3), (16, 32), (1, 17), (40, 16)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_compiled_sums_are_those_of_torch(
+    height: int, width: int, channels: int, out_channels: int, threads: int
+) -> None:
+    generator = torch.Generator().manual_seed(height * width + channels)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    ours, before = native_sums(), torch.get_num_threads()
+    images, tiles = drawn(3, height, width, channels), 3 * -(-height // 4) * -(-width // 4)
+    points, weight, bias = drawn(36, tiles, channels), drawn(out_channels, channels, 3, 3), drawn(channels)
+    of_kernels = drawn(36, out_channels, channels)
+    apart = drawn(3, height, 2 * width, channels)[:, :, ::2]  # columns that are not beside each other
+    found = {}
+    try:
+        torch.set_num_threads(threads)
+        for who, sums in (("torch", winograd_sums), ("compiled", ours)):
+            positions, summed = torch.full_like(images, torch.nan), torch.full_like(images, torch.nan)
+            sums.positions(points, bias, positions)
+            sums.images_of_points(points, summed)
+            found[who] = [
+                positions,
+                summed,
+                *(
+                    function(some)
+                    for function in (sums.points_of_images, sums.points_of_gradient)
+                    for some in (images, apart)
+                ),
+                sums.points_of_kernels(weight),
+                sums.points_of_kernels(weight.to(memory_format=torch.channels_last)),
+                sums.kernels_of_points(of_kernels),
+            ]
+    finally:
+        torch.set_num_threads(before)
+    for mine, theirs in zip(found["compiled"], found["torch"], strict=True):
+        assert mine.shape == theirs.shape
+        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
+
+
+@compiled
+@pytest.mark.parametrize("innermost", [True, False])
+def test_values_and_gradients_in_float32(innermost: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (3, 20, 9, 14), (24, 20, 3, 3), (24,)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in shapes)
+    if innermost:
+        x, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (x, weight))
+    inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    exact = functional.conv2d(*(tensor.double() for tensor in inputs), padding=1)
+    ours = winograd_conv(*inputs)
+    assert torch.allclose(ours, exact.float(), rtol=0, atol=1e-5 * exact.abs().max().item())
+    g = torch.randn(exact.shape, generator=generator)
+    gradients = torch.autograd.grad(ours, inputs, g), torch.autograd.grad(exact, inputs, g.double())
+    for mine, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(mine, theirs.float(), rtol=0, atol=1e-5 * theirs.abs().max().item())
 
 
 def test_only_the_gradients_that_are_asked_for() -> None:
@@ -82,11 +154,30 @@ def test_rounding_in_float32_is_small() -> None:
 
 def test_it_is_chosen_for_many_channels_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     on_avx2(monkeypatch)
+    without_a_compiler(monkeypatch)
     assert pays(*wide())
-    assert not pays(*wide(channels=32))
+    assert not pays(*wide(channels=64))
     assert not pays(*wide(side=4)), "8 tiles do not repay the kernel's transform"
     assert pays(*wide(side=4, batch=256))
     assert not pays(*wide(side=5, batch=256)), "of tiles that are mostly padding nothing is saved"
+
+
+@compiled
+def test_compiled_it_is_chosen_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch)
+    assert pays(*wide(channels=64)) and pays(*wide(channels=32, batch=32))
+    assert not pays(*wide(channels=16))
+    assert not pays(*wide(side=4)), "8 tiles do not repay the kernel's transform"
+    assert pays(*wide(side=4, batch=32))
+    assert not pays(*wide(side=5, channels=128, batch=256)), "of tiles that are mostly padding nothing is saved"
+
+
+def test_nothing_is_compiled_for_networks_that_have_no_use_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch)
+    asked = []
+    monkeypatch.setattr(winograd, "native_sums", lambda: asked.append(1))
+    assert not pays(*wide(channels=8)) and not asked
+    assert pays(*wide()) and asked
 
 
 def test_it_is_not_tried_where_it_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,22 +9,28 @@ from typing import Any
 import torch
 
 from alphabar.base.version import __version__
+from alphabar.model.nn.winograd_native import native_sums
 
 __all__ = ["changes", "environment"]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, processor and threads of this process, as JSON values."""
+    convolutions = {}
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:
-        processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        capability = torch.backends.cpu.get_cpu_capability()
+        processor = f"{platform.machine()} {capability}"
+        if capability == "AVX2":
+            convolutions["convolutions"] = "torch's" if native_sums() is None else "compiled"
     return {
         "alphabar": __version__,
         "torch": torch.__version__,
         "device": device.type,
         "processor": processor,
         "threads": torch.get_num_threads(),
+        **convolutions,
     }
 
 

@@ -1,0 +1,64 @@
+"""C files of this package, compiled when they are first needed, where there is a compiler; everything works without."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+from alphabar.base.cache import cache_folder
+from alphabar.base.errors import StorageError
+
+__all__ = ["native"]
+
+FLAGS = ("-O3", "-mavx2", "-mfma", "-fopenmp", "-fPIC", "-shared")
+PATIENCE = 60  # seconds: it takes one or two
+
+log = logging.getLogger("alphabar")
+
+
+@functools.cache
+def native(source: Path) -> ctypes.CDLL | None:
+    """The functions of a C file for processors with AVX2, or None: without a compiler, or where it fails.
+
+    What was compiled is kept in the cache folder, under a name that says of what, and taken from there only where
+    nobody else could have put it.
+    """
+    compiler = shutil.which("cc")
+    if compiler is None or os.name != "posix":
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(source, compiler)))
+    except (OSError, subprocess.SubprocessError, StorageError) as error:
+        log.info("%s: not compiled, its slower form is used: %s", source.name, error)
+        return None
+
+
+def _compiled(source: Path, compiler: str) -> Path:
+    key = hashlib.sha256("\0".join([os.path.realpath(compiler), *FLAGS, source.read_text()]).encode()).hexdigest()
+    library = cache_folder() / "native" / f"{source.stem}-{key[:16]}.so"
+    if not (library.exists() and _of_this_user(library)):
+        library.parent.parent.mkdir(parents=True, exist_ok=True)
+        library.parent.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            command = [compiler, *FLAGS, str(source), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+            made.chmod(0o700)
+            made.replace(library)
+    return library
+
+
+def _of_this_user(file: Path) -> bool:
+    """Whether nobody else may write to a file and its folder."""
+    return all(
+        found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        for found in (file.stat(), file.parent.stat())
+    )
