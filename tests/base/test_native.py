@@ -70,6 +70,13 @@ def test_what_others_may_write_to_is_not_taken(source, tmp_path):
     assert stat.S_IMODE(library.stat().st_mode) == 0o700
 
 
+def test_a_folder_that_others_may_write_to_is_not_used(source, tmp_path):
+    folder = tmp_path / "cache" / "native"
+    folder.mkdir(parents=True)
+    folder.chmod(0o770)
+    assert native(source) is None and not libraries(tmp_path)
+
+
 def test_without_a_compiler_there_is_none(source, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert native(source) is None

@@ -172,6 +172,12 @@ def test_compiled_it_is_chosen_for_fewer(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not pays(*wide(side=5, channels=128, batch=256)), "of tiles that are mostly padding nothing is saved"
 
 
+def test_nothing_is_compiled_for_processors_that_could_not_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch, "DEFAULT")
+    monkeypatch.setattr("alphabar.model.nn.winograd_native.native", lambda source: pytest.fail("compiled"))
+    assert native_sums.__wrapped__() is None
+
+
 def test_nothing_is_compiled_for_networks_that_have_no_use_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     on_avx2(monkeypatch)
     asked = []

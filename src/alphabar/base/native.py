@@ -19,7 +19,7 @@ from alphabar.base.errors import StorageError
 __all__ = ["native"]
 
 FLAGS = ("-O3", "-mavx2", "-mfma", "-fopenmp", "-fPIC", "-shared")
-PATIENCE = 60  # seconds: it takes one or two
+PATIENCE = 20  # seconds: it takes one or two
 
 log = logging.getLogger("alphabar")
 
@@ -42,13 +42,16 @@ def native(source: Path) -> ctypes.CDLL | None:
 
 
 def _compiled(source: Path, compiler: str) -> Path:
+    folder = cache_folder() / "native"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not _only_ours(folder):
+        raise PermissionError(f"{folder}: others may write to it")
     key = hashlib.sha256("\0".join([os.path.realpath(compiler), *FLAGS, source.read_text()]).encode()).hexdigest()
-    library = cache_folder() / "native" / f"{source.stem}-{key[:16]}.so"
-    if not (library.exists() and _of_this_user(library)):
-        library.parent.parent.mkdir(parents=True, exist_ok=True)
-        library.parent.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
+    library = folder / f"{source.stem}-{key[:16]}.so"
+    if not library.exists() or not _only_ours(library):
+        with tempfile.TemporaryDirectory(dir=folder) as inside:
+            made = Path(inside) / library.name
             command = [compiler, *FLAGS, str(source), "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
             made.chmod(0o700)
@@ -56,9 +59,7 @@ def _compiled(source: Path, compiler: str) -> Path:
     return library
 
 
-def _of_this_user(file: Path) -> bool:
-    """Whether nobody else may write to a file and its folder."""
-    return all(
-        found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        for found in (file.stat(), file.parent.stat())
-    )
+def _only_ours(path: Path) -> bool:
+    """Whether nobody but this user may write to it."""
+    found = path.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -109,6 +109,8 @@ class Native:
 
 @functools.cache
 def native_sums() -> Native | None:
-    """The functions, or None where there is no compiler."""
+    """The functions, or None where there is no compiler, or a processor without AVX2."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return None
     library = native(Path(__file__).with_name("winograd.c"))
     return None if library is None else Native(library)
