@@ -48,6 +48,14 @@ def test_what_becomes_of_the_classes_is_said(classes, note, tmp_path, capsys):
     assert [text for text in notes if "classes" in text] == ([note] if note else [])
 
 
+@pytest.mark.parametrize(("compiled", "said"), [(object(), False), (None, True)])
+def test_that_a_compiler_would_help_is_said(compiled, said, monkeypatch, capsys):
+    monkeypatch.setattr("alphabar.training.environment.native_sums", lambda: compiled)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert main(["train", "digits", "--dry-run", *SETTINGS]) == 0
+    assert ("there is no C compiler (cc) that works" in capsys.readouterr().out) == said
+
+
 @pytest.mark.parametrize("seconds", [1e-3, 0.07, 5.0, 400.0])
 @pytest.mark.parametrize("minutes", [0.5, 3.0, 600.0])
 def test_a_time_budget_is_kept(minutes: float, seconds: float) -> None:

@@ -29,6 +29,7 @@ from alphabar.runtime import config as text
 from alphabar.runtime.recipes import for_length, recipe
 from alphabar.training import trainer
 from alphabar.training.config import RunConfig, RunSettings
+from alphabar.training.environment import WITHOUT_COMPILER, environment
 from alphabar.training.room import check_room
 from alphabar.training.trainer import Run
 from alphabar.weights import checkpoint
@@ -272,6 +273,8 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
         trial = trainer.build(config, images)
     for line in model_card(trial.denoiser):
         say(line)
+    if environment(trial.device).get("convolutions") == WITHOUT_COMPILER:
+        say("note         there is no C compiler (cc) that works: convolutions take longer than they could")
     while True:
         try:
             with _compiling(config):

@@ -11,7 +11,9 @@ import torch
 from alphabar.base.version import __version__
 from alphabar.model.nn.winograd_native import native_sums
 
-__all__ = ["changes", "environment"]
+__all__ = ["WITHOUT_COMPILER", "changes", "environment"]
+
+WITHOUT_COMPILER = "torch's"  # how 3×3 convolutions are made where ours could not be compiled
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         capability = torch.backends.cpu.get_cpu_capability()
         processor = f"{platform.machine()} {capability}"
         if capability == "AVX2":
-            convolutions["convolutions"] = "torch's" if native_sums() is None else "compiled"
+            convolutions["convolutions"] = WITHOUT_COMPILER if native_sums() is None else "compiled"
     return {
         "alphabar": __version__,
         "torch": torch.__version__,
