@@ -56,7 +56,7 @@ PRELOADED = (
     *("numpy", "scipy.stats", "PIL.Image", "pydantic", "typer", "hypothesis", "pytest"),
 )
 BROKEN = re.compile(r"\b(NameError|SyntaxError|IndentationError|ImportError|ModuleNotFoundError|UnboundLocalError)\b")
-TIMEOUT = 240.0
+TIMEOUT = 600.0  # seconds for the tests of one bug; all of them take more than four minutes on one core
 COMMAND = "python scripts/mutants.py"
 
 
