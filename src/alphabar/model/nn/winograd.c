@@ -135,12 +135,28 @@ INLINE void load_square(vec *to, const square *of, int size, ptrdiff_t k, size_t
         if (k < C) work(k, (size_t)(C - k), __VA_ARGS__);                                                              \
     } while (0)
 
+/* `along` on the columns of d, size x size, then on the rows of what came of them: o, made x made. */
+#define BOTH_AXES(along, d, size, o, made)                                                                             \
+    do {                                                                                                               \
+        vec between[(made) * (size)];                                                                                  \
+        for (int j = 0; j < (size); j++) along((d) + j, size, between + j, size);                                      \
+        for (int i = 0; i < (made); i++) along(between + i * (size), 1, (o) + i * (made), 1);                          \
+    } while (0)
+
+/* The 36 points of a tile or kernel lie `apart` floats from each other. */
+INLINE void load_points(vec *to, const float *points, ptrdiff_t apart, size_t some) {
+    for (int p = 0; p < POINTS * POINTS; p++) load(&to[p], points + p * apart, some);
+}
+
+INLINE void store_points(float *points, ptrdiff_t apart, const vec *from, size_t some) {
+    for (int p = 0; p < POINTS * POINTS; p++) store(points + p * apart, &from[p], some);
+}
+
 INLINE void one_to_points(ptrdiff_t k, size_t some, const square *of, float *to, ptrdiff_t apart) {
-    vec d[POINTS * POINTS], e[POINTS * POINTS], o[POINTS * POINTS];
+    vec d[POINTS * POINTS], o[POINTS * POINTS];
     load_square(d, of, POINTS, k, some);
-    for (int j = 0; j < POINTS; j++) to_points(d + j, POINTS, e + j, POINTS);
-    for (int i = 0; i < POINTS; i++) to_points(e + i * POINTS, 1, o + i * POINTS, 1);
-    for (int p = 0; p < POINTS * POINTS; p++) store(to + p * apart + k, &o[p], some);
+    BOTH_AXES(to_points, d, POINTS, o, POINTS);
+    store_points(to + k, apart, o, some);
 }
 
 /* B^T d B of every tile: `points` [36, tiles, C] of the images x. */
@@ -152,11 +168,10 @@ void points_of_images(const images *of, const float *x, float *points, int threa
 }
 
 INLINE void one_from_positions(ptrdiff_t k, size_t some, const square *of, float *to, ptrdiff_t apart) {
-    vec y[TILE * TILE], e[POINTS * TILE], o[POINTS * POINTS];
+    vec y[TILE * TILE], o[POINTS * POINTS];
     load_square(y, of, TILE, k, some);
-    for (int j = 0; j < TILE; j++) from_positions(y + j, TILE, e + j, TILE);
-    for (int i = 0; i < POINTS; i++) from_positions(e + i * TILE, 1, o + i * POINTS, 1);
-    for (int p = 0; p < POINTS * POINTS; p++) store(to + p * apart + k, &o[p], some);
+    BOTH_AXES(from_positions, y, TILE, o, POINTS);
+    store_points(to + k, apart, o, some);
 }
 
 /* A g A^T of every tile: `points` [36, tiles, C] of the gradients g. */
@@ -169,10 +184,9 @@ void points_of_gradient(const images *of, const float *g, float *points, int thr
 
 INLINE void one_to_positions(ptrdiff_t k, size_t some, const float *from, ptrdiff_t apart, const float *bias, float *y,
                              const images *of, ptrdiff_t rows, ptrdiff_t columns) {
-    vec m[POINTS * POINTS], e[TILE * POINTS], o[TILE * TILE], b;
-    for (int p = 0; p < POINTS * POINTS; p++) load(&m[p], from + p * apart + k, some);
-    for (int j = 0; j < POINTS; j++) to_positions(m + j, POINTS, e + j, POINTS);
-    for (int i = 0; i < TILE; i++) to_positions(e + i * POINTS, 1, o + i * TILE, 1);
+    vec m[POINTS * POINTS], o[TILE * TILE], b;
+    load_points(m, from + k, apart, some);
+    BOTH_AXES(to_positions, m, POINTS, o, TILE);
     load(&b, bias + k, some);
     for (int i = 0; i < TILE && i < rows; i++)
         for (int j = 0; j < TILE && j < columns; j++) {
@@ -238,11 +252,10 @@ void images_of_points(const images *of, const float *points, float *x, int threa
 }
 
 INLINE void one_kernel_to_points(ptrdiff_t k, size_t some, const float *g, ptrdiff_t C, float *to, ptrdiff_t apart) {
-    vec d[9], e[3 * POINTS], u[POINTS * POINTS];
+    vec d[9], u[POINTS * POINTS];
     for (int i = 0; i < 9; i++) load(&d[i], g + i * C + k, some);
-    for (int j = 0; j < 3; j++) kernel_to_points(d + j, 3, e + j, 3);
-    for (int i = 0; i < POINTS; i++) kernel_to_points(e + i * 3, 1, u + i * POINTS, 1);
-    for (int p = 0; p < POINTS * POINTS; p++) store(to + p * apart + k, &u[p], some);
+    BOTH_AXES(kernel_to_points, d, 3, u, POINTS);
+    store_points(to + k, apart, u, some);
 }
 
 /* G g G^T: `points` [36, O, C] of kernels [O, 3, 3, C] in memory. */
@@ -253,10 +266,9 @@ void points_of_kernels(ptrdiff_t O, ptrdiff_t C, const float *g, float *points, 
 
 INLINE void one_kernel_from_points(ptrdiff_t k, size_t some, const float *from, ptrdiff_t apart, ptrdiff_t C,
                                    float *g) {
-    vec u[POINTS * POINTS], e[3 * POINTS], d[9];
-    for (int p = 0; p < POINTS * POINTS; p++) load(&u[p], from + p * apart + k, some);
-    for (int j = 0; j < POINTS; j++) kernel_from_points(u + j, POINTS, e + j, POINTS);
-    for (int i = 0; i < 3; i++) kernel_from_points(e + i * POINTS, 1, d + i * 3, 1);
+    vec u[POINTS * POINTS], d[9];
+    load_points(u, from + k, apart, some);
+    BOTH_AXES(kernel_from_points, u, POINTS, d, 3);
     for (int i = 0; i < 9; i++) store(g + i * C + k, &d[i], some);
 }
 

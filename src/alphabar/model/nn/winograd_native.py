@@ -63,11 +63,15 @@ class Native:
             function.argtypes, function.restype = [*types, ctypes.c_int], None
         self.library = library
 
+    def _call(self, name: str, *given: _Images | int | Tensor) -> None:
+        memory = (value.data_ptr() if isinstance(value, Tensor) else value for value in given)
+        getattr(self.library, name)(*memory, torch.get_num_threads())
+
     def _points(self, name: str, x: Tensor) -> Tensor:
         x = _channels_innermost(x)
         n, height, width, channels = x.shape
         points = x.new_empty(POINTS**2, n * tiles(height) * tiles(width), channels)
-        getattr(self.library, name)(_images(x), x.data_ptr(), points.data_ptr(), torch.get_num_threads())
+        self._call(name, _images(x), x, points)
         return points
 
     def points_of_images(self, x: Tensor) -> Tensor:
@@ -80,31 +84,25 @@ class Native:
 
     def positions(self, m: Tensor, bias: Tensor, out: Tensor) -> None:
         """Aᵀ m A and a ``bias`` [C] into ``out`` [n, H, W, C], of ``m`` [36, n·th·tw, C]."""
-        m, bias = m.contiguous(), bias.contiguous()
-        self.library.positions(_images(out), m.data_ptr(), bias.data_ptr(), out.data_ptr(), torch.get_num_threads())
+        self._call("positions", _images(out), m.contiguous(), bias.contiguous(), out)
 
     def images_of_points(self, v: Tensor, out: Tensor) -> None:
         """The sum over overlapping tiles of B v Bᵀ into ``out`` [n, H, W, C], of ``v`` [36, n·th·tw, C]."""
-        v = v.contiguous()
-        self.library.images_of_points(_images(out), v.data_ptr(), out.data_ptr(), torch.get_num_threads())
+        self._call("images_of_points", _images(out), v.contiguous(), out)
 
     def points_of_kernels(self, weight: Tensor) -> Tensor:
         """G g Gᵀ: [36, O, C] of ``weight`` [O, C, 3, 3]."""
         out_channels, channels = weight.shape[:2]
-        memory = weight.permute(0, 2, 3, 1).contiguous()
         points = weight.new_empty(POINTS**2, out_channels, channels)
-        self.library.points_of_kernels(
-            out_channels, channels, memory.data_ptr(), points.data_ptr(), torch.get_num_threads()
-        )
+        self._call("points_of_kernels", out_channels, channels, weight.permute(0, 2, 3, 1).contiguous(), points)
         return points
 
     def kernels_of_points(self, u: Tensor) -> Tensor:
         """Gᵀ u G: [O, C, 3, 3], the weight's, of ``u`` [36, O, C]."""
-        u = u.contiguous()
         _, out_channels, channels = u.shape
-        memory = u.new_empty(out_channels, 3, 3, channels)
-        self.library.kernels_of_points(out_channels, channels, u.data_ptr(), memory.data_ptr(), torch.get_num_threads())
-        return memory.permute(0, 3, 1, 2)
+        kernels = u.new_empty(out_channels, 3, 3, channels)
+        self._call("kernels_of_points", out_channels, channels, u.contiguous(), kernels)
+        return kernels.permute(0, 3, 1, 2)
 
 
 @functools.cache
