@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 
 from alphabar.base.native import native
 
@@ -74,6 +75,20 @@ def test_a_folder_that_others_may_write_to_is_not_used(source, tmp_path):
     folder = tmp_path / "cache" / "native"
     folder.mkdir(parents=True)
     folder.chmod(0o770)
+    assert native(source) is None and not libraries(tmp_path)
+
+
+def test_a_header_beside_it_is_part_of_it(source, tmp_path):
+    header = source.with_name("factor.h")
+    source.write_text('#include "factor.h"\nint twice(int x) { return FACTOR * x; }\n')
+    for factor in (2, 5):
+        header.write_text(f"#define FACTOR {factor}\n")
+        native.cache_clear()
+        assert native(source).twice(21) == factor * 21
+
+
+def test_nothing_is_compiled_for_processors_that_could_not_run_it(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     assert native(source) is None and not libraries(tmp_path)
 
 

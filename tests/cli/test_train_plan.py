@@ -50,7 +50,7 @@ def test_what_becomes_of_the_classes_is_said(classes, note, tmp_path, capsys):
 
 @pytest.mark.parametrize(("compiled", "said"), [(object(), False), (None, True)])
 def test_that_a_compiler_would_help_is_said(compiled, said, monkeypatch, capsys):
-    monkeypatch.setattr("alphabar.training.environment.native_sums", lambda: compiled)
+    monkeypatch.setattr("alphabar.training.environment.winograd", lambda: compiled)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert main(["train", "digits", "--dry-run", *SETTINGS]) == 0
     assert ("there is no C compiler (cc) that works" in capsys.readouterr().out) == said

@@ -16,19 +16,19 @@ def capability(monkeypatch):
 
 
 @pytest.mark.parametrize(("compiled", "said"), [(object(), "compiled"), (None, "torch's")])
-def test_which_convolutions_were_used_where_there_are_two_kinds(compiled, said, capability, monkeypatch):
-    monkeypatch.setattr("alphabar.training.environment.native_sums", lambda: compiled)
-    capability("AVX2")
-    assert environment(CPU)["convolutions"] == said
-    capability("AVX512")
-    assert "convolutions" not in environment(CPU)
+def test_which_operators_were_used_where_there_are_two_kinds(compiled, said, capability, monkeypatch):
+    monkeypatch.setattr("alphabar.training.environment.winograd", lambda: compiled)
+    monkeypatch.setattr("alphabar.training.environment.norm_silu_library", lambda: compiled)
+    for name in ("AVX2", "AVX512"):
+        capability(name)
+        assert environment(CPU)["operators"] == said
+    capability("DEFAULT")
+    assert "operators" not in environment(CPU)
 
 
 def test_what_differs_is_named_and_what_was_not_known_is_not():
     before = {"torch": "2.12.0", "threads": 2}
-    now = {"torch": "2.13.0", "threads": 2, "convolutions": "compiled"}
+    now = {"torch": "2.13.0", "threads": 2, "operators": "compiled"}
     assert changes(before, now) == "torch 2.12.0 → 2.13.0"
-    assert changes({**before, "convolutions": "torch's"}, now) == (
-        "torch 2.12.0 → 2.13.0, convolutions torch's → compiled"
-    )
+    assert changes({**before, "operators": "torch's"}, now) == ("torch 2.12.0 → 2.13.0, operators torch's → compiled")
     assert changes(now, now) == ""

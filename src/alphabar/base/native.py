@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
+
 from alphabar.base.cache import cache_folder
 from alphabar.base.errors import StorageError
 
@@ -26,13 +28,15 @@ log = logging.getLogger("alphabar")
 
 @functools.cache
 def native(source: Path) -> ctypes.CDLL | None:
-    """The functions of a C file for processors with AVX2, or None: without a compiler, or where it fails.
+    """The functions of a C file, or None: on a processor without AVX2, without a compiler, or where that fails.
+
+    The file may include headers that are beside it.
 
     What was compiled is kept in the cache folder, under a name that says of what, and taken from there only where
     nobody else could have put it.
     """
     compiler = shutil.which("cc")
-    if compiler is None or os.name != "posix":
+    if compiler is None or os.name != "posix" or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return None
     try:
         return ctypes.CDLL(str(_compiled(source, compiler)))
@@ -47,7 +51,8 @@ def _compiled(source: Path, compiler: str) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if not _only_ours(folder):
         raise PermissionError(f"{folder}: others may write to it")
-    key = hashlib.sha256("\0".join([os.path.realpath(compiler), *FLAGS, source.read_text()]).encode()).hexdigest()
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    key = hashlib.sha256("\0".join([os.path.realpath(compiler), *FLAGS, *texts]).encode()).hexdigest()
     library = folder / f"{source.stem}-{key[:16]}.so"
     if not library.exists() or not _only_ours(library):
         with tempfile.TemporaryDirectory(dir=folder) as inside:

@@ -273,8 +273,8 @@ def _plan(tables: dict[str, Any], images: Images, conditions: Conditions) -> tup
         trial = trainer.build(config, images)
     for line in model_card(trial.denoiser):
         say(line)
-    if environment(trial.device).get("convolutions") == WITHOUT_COMPILER:
-        say("note         there is no C compiler (cc) that works: convolutions take longer than they could")
+    if environment(trial.device).get("operators") == WITHOUT_COMPILER:
+        say("note         there is no C compiler (cc) that works: training takes longer than it could")
     while True:
         try:
             with _compiling(config):

@@ -9,30 +9,32 @@ from typing import Any
 import torch
 
 from alphabar.base.version import __version__
-from alphabar.model.nn.winograd_native import native_sums
+from alphabar.model.nn.norm_silu import norm_silu_library
+from alphabar.model.nn.winograd_native import winograd
 
 __all__ = ["WITHOUT_COMPILER", "changes", "environment"]
 
-WITHOUT_COMPILER = "torch's"  # how 3×3 convolutions are made where ours could not be compiled
+WITHOUT_COMPILER = "torch's"  # what the network is made of where ours could not be compiled
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, processor and threads of this process, as JSON values."""
-    convolutions = {}
+    operators = {}
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:
         capability = torch.backends.cpu.get_cpu_capability()
         processor = f"{platform.machine()} {capability}"
-        if capability == "AVX2":
-            convolutions["convolutions"] = WITHOUT_COMPILER if native_sums() is None else "compiled"
+        if capability.startswith("AVX"):
+            compiled = winograd() is not None and norm_silu_library() is not None
+            operators["operators"] = "compiled" if compiled else WITHOUT_COMPILER
     return {
         "alphabar": __version__,
         "torch": torch.__version__,
         "device": device.type,
         "processor": processor,
         "threads": torch.get_num_threads(),
-        **convolutions,
+        **operators,
     }
 
 

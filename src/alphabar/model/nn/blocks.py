@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alphabar.model.nn.norm_silu import norm_silu
 from alphabar.model.nn.winograd import Conv3x3
 
-__all__ = ["AttentionBlock", "DownSample", "ResnetBlock", "UpSample", "initialise_small"]
+__all__ = ["AttentionBlock", "DownSample", "Final", "ResnetBlock", "UpSample", "initialise_small"]
 
 
 class AttentionBlock(nn.Module):
@@ -68,9 +69,9 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """``x`` [B, in_channels, H, W], time embedding ``t`` [B, time_emb_dims] → [B, out_channels, H, W]."""
-        h = self.conv_1(self.act_fn(self.normalize_1(x)))
-        h = h + self.dense_1(self.act_fn(t))[:, :, None, None]
-        h = self.conv_2(self.dropout(self.act_fn(self.normalize_2(h))))
+        h = self.conv_1(norm_silu(self.normalize_1, self.act_fn, x))
+        h = norm_silu(self.normalize_2, self.act_fn, h, shift=self.dense_1(self.act_fn(t)))
+        h = self.conv_2(self.dropout(h))
         out: Tensor = self.attention(h + self.match_input(x))
         return out
 
@@ -112,10 +113,30 @@ class UpSample(nn.Module):
         return out
 
 
-def initialise_small(net: nn.Module, last: nn.Conv2d) -> None:
+class Final(nn.Sequential):
+    """norm, SiLU, conv: what the network ends with."""
+
+    def __init__(self, channels: int, out_channels: int, *, norm_groups: int = 8, norm_eps: float = 1e-5) -> None:
+        last = nn.Conv2d(channels, out_channels, kernel_size=3, padding="same")
+        super().__init__(nn.GroupNorm(norm_groups, channels, eps=norm_eps), nn.SiLU(), last)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution."""
+        layer = self[-1]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, H, W] → [B, out_channels, H, W]."""
+        out: Tensor = self.last(norm_silu(self[0], self[1], x))
+        return out
+
+
+def initialise_small(net: nn.Module) -> None:
     """Ho et al.'s initialisation: Glorot uniform, zero biases, and almost nothing out of each residual branch.
 
-    The second convolution of every block, the output of every attention and the ``last`` convolution start at
+    The second convolution of every block, the output of every attention and the last convolution start at
     1e-5 times the Glorot range, so that the network starts as the identity on its skips.
     """
     for module in net.modules():
@@ -130,4 +151,5 @@ def initialise_small(net: nn.Module, last: nn.Conv2d) -> None:
             nn.init.xavier_uniform_(module.out_proj.weight, gain=1e-5)
         if isinstance(module, ResnetBlock):
             nn.init.xavier_uniform_(module.conv_2.weight, gain=1e-5)
-    nn.init.xavier_uniform_(last.weight, gain=1e-5)
+        if isinstance(module, Final):
+            nn.init.xavier_uniform_(module.last.weight, gain=1e-5)

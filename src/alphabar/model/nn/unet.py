@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alphabar.base.choice import choice
 from alphabar.base.errors import ConfigError
-from alphabar.model.nn.blocks import DownSample, ResnetBlock, UpSample, initialise_small
+from alphabar.model.nn.blocks import DownSample, Final, ResnetBlock, UpSample, initialise_small
 from alphabar.model.nn.embed import SinusoidalPositionEmbeddings
 
 __all__ = ["CIFAR10", "LSUN256", "UNet", "UNetConfig"]
@@ -247,10 +247,9 @@ class UNet(nn.Module):
             if level != 0:
                 self.decoder_blocks.append(UpSample(channels))
 
-        last = nn.Conv2d(channels, output_channels * patch_size**2, kernel_size=3, padding="same")
-        self.final = nn.Sequential(nn.GroupNorm(norm_groups, channels, eps=norm_eps), nn.SiLU(), last)
+        self.final = Final(channels, output_channels * patch_size**2, norm_groups=norm_groups, norm_eps=norm_eps)
         if small_init:
-            initialise_small(self, last)
+            initialise_small(self)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """``x`` [B, input_channels, H, W], ``t`` int64 [B] counted from 0, labels ``y`` int64 [B]."""

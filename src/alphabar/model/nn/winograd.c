@@ -1,31 +1,17 @@
-/* The sums of Winograd's F(4x4, 3x3), each in one pass over memory; winograd_sums.py has the same in torch.
+/* Winograd's F(4x4, 3x3) and its gradients, some tiles of four by four positions at a time, so that what lies between
+   images and images stays near; winograd.py says what it computes.
 
-   Tensors are float32 with channels innermost; "tiles" are counted image by image, row by row. Channels are worked on
-   16 at a time, and the last few of them in a vector that is filled up with zeros. */
+   "Tiles" are counted image by image, row by row. What there is of a tile or kernel at each of the 36 points is laid out
+   in panels of 16 channels, the last filled up with zeros: [36, channels / 16, tiles or rows of a kernel, 16]. */
 
-#include <stddef.h>
 #include <string.h>
 
-#define WIDE 16
+#include "vectors.h"
+
+#define PANEL (2 * WIDE)
 #define POINTS 6
+#define ALL (POINTS * POINTS)
 #define TILE 4
-
-typedef float vec __attribute__((vector_size(4 * WIDE)));
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE void load(vec *to, const float *from, size_t some) {
-    if (some == WIDE) {
-        memcpy(to, from, sizeof(vec));
-    } else {
-        *to = (vec){0};
-        memcpy(to, from, sizeof(float) * some);
-    }
-}
-
-INLINE void store(float *to, const vec *from, size_t some) {
-    memcpy(to, from, some == WIDE ? sizeof(vec) : sizeof(float) * some);
-}
 
 /* One axis at a time: `d`, `o` are arrays whose elements lie `s`, `t` apart. */
 
@@ -40,16 +26,6 @@ INLINE void to_points(const vec *d, int s, vec *o, int t) {
     o[5 * t] = 4 * d[s] - 5 * d[3 * s] + d[5 * s];
 }
 
-/* Four of the six: the first and the last, 4 v[0] and v[5], lie in the tiles beside this one. */
-INLINE void from_points(const vec *v, int s, vec *o, int t) {
-    vec near = v[2 * s] - v[s], far = v[4 * s] - v[3 * s];
-    vec sum = v[s] + v[2 * s], more = v[3 * s] + v[4 * s];
-    o[0] = 4 * near + 2 * far + 4 * v[5 * s];
-    o[t] = -5 * v[0] - 4 * sum - more;
-    o[2 * t] = -near - 2 * far - 5 * v[5 * s];
-    o[3 * t] = v[0] + sum + more;
-}
-
 INLINE void to_positions(const vec *m, int s, vec *o, int t) {
     vec sum = m[s] + m[2 * s], more = m[3 * s] + m[4 * s];
     vec near = m[s] - m[2 * s], far = m[3 * s] - m[4 * s];
@@ -59,6 +35,7 @@ INLINE void to_positions(const vec *m, int s, vec *o, int t) {
     o[3 * t] = near + 8 * far + m[5 * s];
 }
 
+/* The transpose of to_positions. */
 INLINE void from_positions(const vec *y, int s, vec *o, int t) {
     vec even = y[0] + y[2 * s], odd = y[s] + y[3 * s];
     vec far_even = y[0] + 4 * y[2 * s], far_odd = 2 * y[s] + 8 * y[3 * s];
@@ -80,6 +57,7 @@ INLINE void kernel_to_points(const vec *g, int s, vec *o, int t) {
     o[5 * t] = g[2 * s];
 }
 
+/* The transpose of kernel_to_points. */
 INLINE void kernel_from_points(const vec *u, int s, vec *o, int t) {
     vec near = u[s] + u[2 * s], far = u[3 * s] + u[4 * s];
     o[0] = u[0] * (1.0f / 4) - near * (1.0f / 6) + far * (1.0f / 24);
@@ -87,22 +65,78 @@ INLINE void kernel_from_points(const vec *u, int s, vec *o, int t) {
     o[2 * t] = (far - near) * (1.0f / 6) + u[5 * s];
 }
 
-/* What all of them are given of the images: their number and size, and how far apart images, rows and columns lie. */
+/* `along` on the columns of d, size x size, then on the rows of what came of them: o, made x made. */
+#define BOTH_AXES(along, d, size, o, made)                                                                             \
+    do {                                                                                                               \
+        vec between[(made) * (size)];                                                                                  \
+        for (int j = 0; j < (size); j++) along((d) + j, size, between + j, size);                                      \
+        for (int i = 0; i < (made); i++) along(between + i * (size), 1, (o) + i * (made), 1);                          \
+    } while (0)
+
+/* What all of them are given of images: their number and size, and how far apart images, rows and columns lie. */
 typedef struct {
     ptrdiff_t n, height, width, channels, apart, rows_apart, columns_apart;
 } images;
 
 static inline ptrdiff_t tiles_of(ptrdiff_t side) { return (side + TILE - 1) / TILE; }
+static inline ptrdiff_t tiles_in(const images *of) { return of->n * tiles_of(of->height) * tiles_of(of->width); }
+static inline ptrdiff_t filled(ptrdiff_t channels) { return (channels + PANEL - 1) / PANEL * PANEL; }
+
+/* Where channel k of a panel's first row or tile lies, of so many. */
+static inline ptrdiff_t in_panel(ptrdiff_t k, ptrdiff_t rows) { return k / PANEL * PANEL * rows + k % PANEL; }
+
+/* `work` on vectors of channels, k being the first of each, `some` of which there are. */
+#define EACH_VECTOR(channels, work, ...)                                                                               \
+    do {                                                                                                               \
+        ptrdiff_t k = 0;                                                                                               \
+        for (; k + WIDE <= (channels); k += WIDE) work(k, WIDE, __VA_ARGS__);                                          \
+        for (; k < filled(channels); k += WIDE) work(k, k < (channels) ? (channels) - k : 0, __VA_ARGS__);             \
+    } while (0)
+
+INLINE vec load_some(const float *from, ptrdiff_t some) {
+    if (some == WIDE) return load(from);
+    vec filled_up = {0};
+    memcpy(&filled_up, from, sizeof(float) * some);
+    return filled_up;
+}
+
+INLINE void store_some(float *to, vec from, ptrdiff_t some) {
+    if (some == WIDE)
+        store(to, from);
+    else
+        memcpy(to, &from, sizeof(float) * some);
+}
+
+/* How far apart the points of so many tiles lie: an odd number of lines of the cache, so that they do not fall into
+   few of its sets. */
+static inline ptrdiff_t points_apart(ptrdiff_t tiles, ptrdiff_t channels) {
+    return (tiles * filled(channels) / PANEL | 1) * PANEL;
+}
+
+/* The floats that convolve needs for each thread, and gradient_of_kernels for all of them, with `some` tiles at once. */
+ptrdiff_t room_for(ptrdiff_t some, ptrdiff_t channels, ptrdiff_t out_channels) {
+    return ALL * (points_apart(some, channels) + points_apart(some, out_channels));
+}
+
+/* Where a tile lies. */
+typedef struct {
+    ptrdiff_t n, top, at;
+} place;
+
+static inline place place_of(const images *of, ptrdiff_t tile) {
+    const ptrdiff_t down = tiles_of(of->height), across = tiles_of(of->width);
+    return (place){tile / (down * across), tile / across % down * TILE, tile % across * TILE};
+}
 
 /* Where the positions of a square of an image lie, from (top, at) on; outside of it `known` is 0, and so is `from`. */
 typedef struct {
-    const float *from[POINTS * POINTS];
-    ptrdiff_t known[POINTS * POINTS];
+    const float *from[ALL];
+    ptrdiff_t known[ALL];
 } square;
 
 static const float ZEROS[WIDE];
 
-static square cut(const images *of, const float *image, ptrdiff_t top, ptrdiff_t at, int size) {
+INLINE square cut(const images *of, const float *image, ptrdiff_t top, ptrdiff_t at, int size) {
     square found;
     for (int i = 0; i < size; i++)
         for (int j = 0; j < size; j++) {
@@ -114,166 +148,199 @@ static square cut(const images *of, const float *image, ptrdiff_t top, ptrdiff_t
     return found;
 }
 
-INLINE void load_square(vec *to, const square *of, int size, ptrdiff_t k, size_t some) {
-    for (int p = 0; p < size * size; p++) load(&to[p], of->from[p] + (k & of->known[p]), some);
+INLINE void load_square(vec *to, const square *of, int size, ptrdiff_t k, ptrdiff_t some) {
+    for (int p = 0; p < size * size; p++) to[p] = load_some(of->from[p] + (k & of->known[p]), some);
 }
 
-/* The rows of tiles in parallel, their tiles in turn: what is below runs for (row, c), and n and r, its image and row
-   there. */
-#define EACH_TILE                                                                                                      \
-    const ptrdiff_t down = tiles_of(of->height), across = tiles_of(of->width);                                         \
-    const ptrdiff_t tiles = of->n * down * across, C = of->channels;                                                   \
-    _Pragma("omp parallel for num_threads(threads)")                                                                   \
-    for (ptrdiff_t row = 0; row < of->n * down; row++)                                                                 \
-        for (ptrdiff_t c = 0, n = row / down, r = row % down; c < across; c++)
-
-/* `work` on vectors of channels, k being the first of each, and on what is left of them. */
-#define EACH_VECTOR(work, ...)                                                                                         \
-    do {                                                                                                               \
-        ptrdiff_t k = 0;                                                                                               \
-        for (; k + WIDE <= C; k += WIDE) work(k, WIDE, __VA_ARGS__);                                                   \
-        if (k < C) work(k, (size_t)(C - k), __VA_ARGS__);                                                              \
-    } while (0)
-
-/* `along` on the columns of d, size x size, then on the rows of what came of them: o, made x made. */
-#define BOTH_AXES(along, d, size, o, made)                                                                             \
-    do {                                                                                                               \
-        vec between[(made) * (size)];                                                                                  \
-        for (int j = 0; j < (size); j++) along((d) + j, size, between + j, size);                                      \
-        for (int i = 0; i < (made); i++) along(between + i * (size), 1, (o) + i * (made), 1);                          \
-    } while (0)
-
-/* The 36 points of a tile or kernel lie `apart` floats from each other. */
-INLINE void load_points(vec *to, const float *points, ptrdiff_t apart, size_t some) {
-    for (int p = 0; p < POINTS * POINTS; p++) load(&to[p], points + p * apart, some);
+/* The points of a tile or kernel lie `apart` floats from each other. */
+INLINE void load_points(vec *to, const float *points, ptrdiff_t apart) {
+    for (int p = 0; p < ALL; p++) to[p] = load(points + p * apart);
 }
 
-INLINE void store_points(float *points, ptrdiff_t apart, const vec *from, size_t some) {
-    for (int p = 0; p < POINTS * POINTS; p++) store(points + p * apart, &from[p], some);
+INLINE void store_points(float *points, ptrdiff_t apart, const vec *from) {
+    for (int p = 0; p < ALL; p++) store(points + p * apart, from[p]);
 }
 
-INLINE void one_to_points(ptrdiff_t k, size_t some, const square *of, float *to, ptrdiff_t apart) {
-    vec d[POINTS * POINTS], o[POINTS * POINTS];
+INLINE void panel_to_points(ptrdiff_t k, ptrdiff_t some, const square *of, float *tile, ptrdiff_t tiles, ptrdiff_t apart) {
+    vec d[ALL], o[ALL];
     load_square(d, of, POINTS, k, some);
     BOTH_AXES(to_points, d, POINTS, o, POINTS);
-    store_points(to + k, apart, o, some);
+    store_points(tile + in_panel(k, tiles), apart, o);
 }
 
-/* B^T d B of every tile: `points` [36, tiles, C] of the images x. */
-void points_of_images(const images *of, const float *x, float *points, int threads) {
-    EACH_TILE {
-        const square d = cut(of, x + n * of->apart, r * TILE - 1, c * TILE - 1, POINTS);
-        EACH_VECTOR(one_to_points, &d, points + (row * across + c) * C, tiles * C);
-    }
+/* B^T d B of a tile of x and of the positions around it. */
+static void image_to_points(const images *of, const float *x, ptrdiff_t tile, float *to, ptrdiff_t tiles,
+                            ptrdiff_t apart) {
+    const place here = place_of(of, tile);
+    const square d = cut(of, x + here.n * of->apart, here.top - 1, here.at - 1, POINTS);
+    EACH_VECTOR(of->channels, panel_to_points, &d, to, tiles, apart);
 }
 
-INLINE void one_from_positions(ptrdiff_t k, size_t some, const square *of, float *to, ptrdiff_t apart) {
-    vec y[TILE * TILE], o[POINTS * POINTS];
+INLINE void panel_from_positions(ptrdiff_t k, ptrdiff_t some, const square *of, float *tile, ptrdiff_t tiles,
+                                 ptrdiff_t apart) {
+    vec y[TILE * TILE], o[ALL];
     load_square(y, of, TILE, k, some);
     BOTH_AXES(from_positions, y, TILE, o, POINTS);
-    store_points(to + k, apart, o, some);
+    store_points(tile + in_panel(k, tiles), apart, o);
 }
 
-/* A g A^T of every tile: `points` [36, tiles, C] of the gradients g. */
-void points_of_gradient(const images *of, const float *g, float *points, int threads) {
-    EACH_TILE {
-        const square y = cut(of, g + n * of->apart, r * TILE, c * TILE, TILE);
-        EACH_VECTOR(one_from_positions, &y, points + (row * across + c) * C, tiles * C);
-    }
+/* A g A^T of a tile of the gradient g. */
+static void gradient_to_points(const images *of, const float *g, ptrdiff_t tile, float *to, ptrdiff_t tiles,
+                               ptrdiff_t apart) {
+    const place here = place_of(of, tile);
+    const square y = cut(of, g + here.n * of->apart, here.top, here.at, TILE);
+    EACH_VECTOR(of->channels, panel_from_positions, &y, to, tiles, apart);
 }
 
-INLINE void one_to_positions(ptrdiff_t k, size_t some, const float *from, ptrdiff_t apart, const float *bias, float *y,
-                             const images *of, ptrdiff_t rows, ptrdiff_t columns) {
-    vec m[POINTS * POINTS], o[TILE * TILE], b;
-    load_points(m, from + k, apart, some);
+INLINE void panel_to_positions(ptrdiff_t k, ptrdiff_t some, const float *tile, ptrdiff_t tiles, ptrdiff_t apart,
+                               const float *bias, const images *of, float *y, ptrdiff_t rows, ptrdiff_t columns) {
+    vec m[ALL], o[TILE * TILE];
+    load_points(m, tile + in_panel(k, tiles), apart);
     BOTH_AXES(to_positions, m, POINTS, o, TILE);
-    load(&b, bias + k, some);
+    const vec b = load_some(bias + k, some);
     for (int i = 0; i < TILE && i < rows; i++)
-        for (int j = 0; j < TILE && j < columns; j++) {
-            vec sum = o[i * TILE + j] + b;
-            store(y + i * of->rows_apart + j * of->columns_apart + k, &sum, some);
-        }
+        for (int j = 0; j < TILE && j < columns; j++)
+            store_some(y + i * of->rows_apart + j * of->columns_apart + k, o[i * TILE + j] + b, some);
 }
 
-/* A^T m A of every tile, and a bias [C]: the images y of `points` [36, tiles, C]. */
-void positions(const images *of, const float *points, const float *bias, float *y, int threads) {
-    EACH_TILE {
-        float *to = y + n * of->apart + r * TILE * of->rows_apart + c * TILE * of->columns_apart;
-        EACH_VECTOR(one_to_positions, points + (row * across + c) * C, tiles * C, bias, to, of, of->height - r * TILE,
-                    of->width - c * TILE);
+/* A^T m A and the bias: a tile of y. */
+static void points_to_image(const float *from, ptrdiff_t tiles, ptrdiff_t apart, const float *bias, const images *of,
+                            ptrdiff_t tile, float *y) {
+    const place here = place_of(of, tile);
+    float *to = y + here.n * of->apart + here.top * of->rows_apart + here.at * of->columns_apart;
+    EACH_VECTOR(of->channels, panel_to_positions, from, tiles, apart, bias, of, to, of->height - here.top,
+                of->width - here.at);
+}
+
+/* Products of matrices: `rows` of them at once, 16 columns wide, which is what the registers hold. */
+
+#define ROWS 6
+
+/* out [rows, 16] = or += the sum over k of a(row, k) b[k]; a's columns come in `panels`, each `wide`. */
+INLINE void product(int rows, const float *a, ptrdiff_t row, ptrdiff_t column, ptrdiff_t wide, ptrdiff_t panels,
+                    ptrdiff_t panel, const float *b, float *out, int add) {
+    vec left[ROWS], right[ROWS];
+    for (int i = 0; i < rows; i++) {
+        left[i] = add ? load(out + i * PANEL) : (vec){0};
+        right[i] = add ? load(out + i * PANEL + WIDE) : (vec){0};
+    }
+    for (ptrdiff_t q = 0; q < panels; q++)
+        for (ptrdiff_t k = 0; k < wide; k++, b += PANEL) {
+            const vec b_left = load(b), b_right = load(b + WIDE);
+            for (int i = 0; i < rows; i++) {
+                const float one = a[q * panel + i * row + k * column];
+                left[i] += one * b_left, right[i] += one * b_right;
+            }
+        }
+    for (int i = 0; i < rows; i++) {
+        store(out + i * PANEL, left[i]);
+        store(out + i * PANEL + WIDE, right[i]);
     }
 }
 
-INLINE void one_from_points(ptrdiff_t k, size_t some, const float *points, ptrdiff_t apart, ptrdiff_t below, float *x,
-                            const images *of, ptrdiff_t r, ptrdiff_t c, ptrdiff_t down, ptrdiff_t across) {
-    /* columns of points: 5 of the tile to the left, 0 ... 5 of this one, 0 of the tile to the right */
-    vec e[TILE * (POINTS + 2)];
-    for (int j = -1; j <= POINTS; j++) {
-        const int beside = j < 0 ? -1 : j == POINTS, point = j < 0 ? POINTS - 1 : j == POINTS ? 0 : j;
-        vec v[POINTS], near, o[TILE];
-        if (c + beside < 0 || c + beside >= across) {
-            for (int i = 0; i < TILE; i++) e[i * (POINTS + 2) + j + 1] = (vec){0};
-            continue;
+/* m [O / 16, tiles, 16] of v [C / 16, tiles, 16] and u [O / 16, C, 16], for the first `some` of the tiles. */
+static void times_kernel(ptrdiff_t some, ptrdiff_t tiles, ptrdiff_t C, ptrdiff_t O, const float *v, const float *u,
+                         float *m) {
+    for (ptrdiff_t j = 0; j < O; j += PANEL) {
+        ptrdiff_t t = 0;
+#define AT_ONCE(rows)                                                                                                  \
+    product(rows, v + t * PANEL, PANEL, 1, PANEL, C / PANEL, tiles * PANEL, u + j * C, m + j * tiles + t * PANEL, 0)
+        for (; t + ROWS <= some; t += ROWS) AT_ONCE(ROWS);
+        switch (some - t) {
+        case 1: AT_ONCE(1); break;
+        case 2: AT_ONCE(2); break;
+        case 3: AT_ONCE(3); break;
+        case 4: AT_ONCE(4); break;
+        case 5: AT_ONCE(5); break;
         }
-        const float *from = points + beside * of->channels + point * apart + k;
-        for (int i = 0; i < POINTS; i++) load(&v[i], from + i * POINTS * apart, some);
-        from_points(v, 1, o, 1);
-        if (r > 0) {
-            load(&near, from - below + (POINTS - 1) * POINTS * apart, some);
-            o[0] += near;
-        }
-        if (r + 1 < down) {
-            load(&near, from + below, some);
-            o[TILE - 1] += 4 * near;
-        }
-        for (int i = 0; i < TILE; i++) e[i * (POINTS + 2) + j + 1] = o[i];
-    }
-    for (int i = 0; i < TILE && r * TILE + i < of->height; i++) {
-        const vec *line = e + i * (POINTS + 2);
-        vec o[TILE];
-        from_points(line + 1, 1, o, 1);
-        o[0] += line[0];
-        o[TILE - 1] += 4 * line[POINTS + 1];
-        for (int j = 0; j < TILE && c * TILE + j < of->width; j++)
-            store(x + i * of->rows_apart + j * of->columns_apart + k, &o[j], some);
+#undef AT_ONCE
     }
 }
 
-/* The sum over tiles, which overlap by two, of B v B^T: the images x of `points` [36, tiles, C].
-
-   Each position is written once: a tile's four rows take the last row of the tiles above and the first of those below,
-   and its four columns likewise. */
-void images_of_points(const images *of, const float *points, float *x, int threads) {
-    EACH_TILE {
-        float *to = x + n * of->apart + r * TILE * of->rows_apart + c * TILE * of->columns_apart;
-        EACH_VECTOR(one_from_points, points + (row * across + c) * C, tiles * C, across * C, to, of, r, c, down,
-                    across);
+/* du [O, 16] += the sum over `some` tiles of m [O / 16, tiles, 16], transposed, times v [tiles, 16]: 16 rows as 6, 6
+   and 4. */
+static void times_gradient(ptrdiff_t some, ptrdiff_t tiles, ptrdiff_t O, const float *m, const float *v, float *du) {
+    for (ptrdiff_t o = 0; o < O; o += PANEL, m += tiles * PANEL, du += PANEL * PANEL) {
+        product(6, m, 1, PANEL, some, 1, 0, v, du, 1);
+        product(6, m + 6, 1, PANEL, some, 1, 0, v, du + 6 * PANEL, 1);
+        product(4, m + 12, 1, PANEL, some, 1, 0, v, du + 12 * PANEL, 1);
     }
 }
 
-INLINE void one_kernel_to_points(ptrdiff_t k, size_t some, const float *g, ptrdiff_t C, float *to, ptrdiff_t apart) {
-    vec d[9], u[POINTS * POINTS];
-    for (int i = 0; i < 9; i++) load(&d[i], g + i * C + k, some);
+/* y [n, H, W, O] = the convolution of x [n, H, W, C] with the kernel whose points are u [36, O / 16, C, 16], and a bias
+   [O]. Each thread takes `most` tiles at a time, in a room of its own. */
+void convolve(const images *of, const float *x, const float *u, const float *bias, const images *to, float *y,
+              float *room, ptrdiff_t most, int threads) {
+    const ptrdiff_t C = filled(of->channels), O = filled(to->channels), tiles = tiles_in(of);
+    const ptrdiff_t v_apart = points_apart(most, C), m_apart = points_apart(most, O), each = room_for(most, C, O);
+    const ptrdiff_t share = (tiles + threads - 1) / threads;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int thread = 0; thread < threads; thread++) {
+        float *v = room + thread * each, *m = v + ALL * v_apart;
+        const ptrdiff_t end = (thread + 1) * share < tiles ? (thread + 1) * share : tiles;
+        for (ptrdiff_t first = thread * share; first < end; first += most) {
+            const ptrdiff_t some = end - first < most ? end - first : most;
+            for (ptrdiff_t t = 0; t < some; t++) image_to_points(of, x, first + t, v + t * PANEL, most, v_apart);
+            for (int p = 0; p < ALL; p++)
+                times_kernel(some, most, C, O, v + p * v_apart, u + p * C * O, m + p * m_apart);
+            for (ptrdiff_t t = 0; t < some; t++)
+                points_to_image(m + t * PANEL, most, m_apart, bias, to, first + t, y);
+        }
+    }
+}
+
+/* du [36, C / 16, O, 16] += the gradient of the kernel's points, for x [n, H, W, C] and g [n, H, W, O]. All threads work
+   on the same `most` tiles at a time, so that the sums do not depend on their number. */
+void gradient_of_kernels(const images *of, const float *x, const images *to, const float *g, float *du, float *room,
+                         ptrdiff_t most, int threads) {
+    const ptrdiff_t C = filled(of->channels), O = filled(to->channels), tiles = tiles_in(of);
+    const ptrdiff_t v_apart = points_apart(most, C), m_apart = points_apart(most, O);
+    float *v = room, *m = v + ALL * v_apart;
+#pragma omp parallel num_threads(threads)
+    for (ptrdiff_t first = 0; first < tiles; first += most) {
+        const ptrdiff_t some = tiles - first < most ? tiles - first : most;
+#pragma omp for schedule(static)
+        for (ptrdiff_t t = 0; t < some; t++) {
+            image_to_points(of, x, first + t, v + t * PANEL, most, v_apart);
+            gradient_to_points(to, g, first + t, m + t * PANEL, most, m_apart);
+        }
+#pragma omp for collapse(2) schedule(static)
+        for (int p = 0; p < ALL; p++)
+            for (ptrdiff_t k = 0; k < C; k += PANEL)
+                times_gradient(some, most, O, m + p * m_apart, v + p * v_apart + k * most, du + (p * C + k) * O);
+    }
+}
+
+INLINE void panel_of_kernel(ptrdiff_t k, ptrdiff_t some, const float *g, ptrdiff_t weights_apart, float *row,
+                            ptrdiff_t rows, ptrdiff_t apart) {
+    vec d[9], u[ALL];
+    for (int i = 0; i < 9; i++) d[i] = load_some(g + i * weights_apart + k, some);
     BOTH_AXES(kernel_to_points, d, 3, u, POINTS);
-    store_points(to + k, apart, u, some);
+    store_points(row + in_panel(k, rows), apart, u);
 }
 
-/* G g G^T: `points` [36, O, C] of kernels [O, 3, 3, C] in memory. */
-void points_of_kernels(ptrdiff_t O, ptrdiff_t C, const float *g, float *points, int threads) {
+/* G g G^T: u [36, C / 16, rows, 16] of kernels g [rows, 9, C], whose rows and nine weights lie so far apart; rows that
+   fill up the last 16 are left as they are. */
+void points_of_kernels(ptrdiff_t rows, ptrdiff_t channels, const float *g, ptrdiff_t rows_apart,
+                       ptrdiff_t weights_apart, float *u, int threads) {
+    const ptrdiff_t R = filled(rows), apart = filled(channels) * R;
 #pragma omp parallel for num_threads(threads)
-    for (ptrdiff_t o = 0; o < O; o++) EACH_VECTOR(one_kernel_to_points, g + o * 9 * C, C, points + o * C, O * C);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        EACH_VECTOR(channels, panel_of_kernel, g + r * rows_apart, weights_apart, u + r * PANEL, R, apart);
 }
 
-INLINE void one_kernel_from_points(ptrdiff_t k, size_t some, const float *from, ptrdiff_t apart, ptrdiff_t C,
-                                   float *g) {
-    vec u[POINTS * POINTS], d[9];
-    load_points(u, from + k, apart, some);
+INLINE void kernel_of_panel(ptrdiff_t k, ptrdiff_t some, const float *row, ptrdiff_t rows, ptrdiff_t apart, float *g,
+                            ptrdiff_t channels) {
+    vec u[ALL], d[9];
+    load_points(u, row + in_panel(k, rows), apart);
     BOTH_AXES(kernel_from_points, u, POINTS, d, 3);
-    for (int i = 0; i < 9; i++) store(g + i * C + k, &d[i], some);
+    for (int i = 0; i < 9; i++) store_some(g + i * channels + k, d[i], some);
 }
 
-/* G^T u G: kernels [O, 3, 3, C] in memory of `points` [36, O, C]. */
-void kernels_of_points(ptrdiff_t O, ptrdiff_t C, const float *points, float *g, int threads) {
+/* G^T u G: kernels g [rows, 9, C] of u [36, C / 16, rows, 16]. */
+void kernels_of_points(ptrdiff_t rows, ptrdiff_t channels, const float *u, float *g, int threads) {
+    const ptrdiff_t R = filled(rows), apart = filled(channels) * R;
 #pragma omp parallel for num_threads(threads)
-    for (ptrdiff_t o = 0; o < O; o++) EACH_VECTOR(one_kernel_from_points, points + o * C, O * C, C, g + o * 9 * C);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        EACH_VECTOR(channels, kernel_of_panel, u + r * PANEL, R, apart, g + r * 9 * channels, channels);
 }

@@ -1,4 +1,4 @@
-"""The sums of Winograd's F(4×4, 3×3) by ``winograd.c``: the functions of ``winograd_sums.py``, for float32 on a CPU."""
+"""``winograd.c`` on tensors: a 3×3 convolution with a frame of zeros, and the gradient of its kernel."""
 
 from __future__ import annotations
 
@@ -11,104 +11,99 @@ import torch
 from torch import Tensor
 
 from alphabar.base.native import native
-from alphabar.model.nn.winograd_sums import POINTS, tiles
 
-__all__ = ["Native", "native_sums"]
+__all__ = ["Winograd", "winograd"]
 
+POINTS, PANEL = 36, 16
+# tiles that are worked on at once: enough to repay reading the kernel, few enough to stay near
+PER_THREAD, TOGETHER = 24, 48
 _Count, _Memory = ctypes.c_ssize_t, ctypes.c_void_p
 
 
 class _Images(ctypes.Structure):
-    """``images`` of winograd.c: how many, their size, and how far apart images, rows and columns lie."""
+    """``images`` of winograd.c."""
 
-    _fields_ = (
-        ("n", _Count),
-        ("height", _Count),
-        ("width", _Count),
-        ("channels", _Count),
-        ("apart", _Count),
-        ("rows_apart", _Count),
-        ("columns_apart", _Count),
+    _fields_ = tuple(
+        (name, _Count) for name in ("n", "height", "width", "channels", "apart", "rows_apart", "columns_apart")
     )
 
+    @classmethod
+    def of(cls, x: Tensor) -> _Images:
+        """Of a tensor [n, H, W, C] with channels innermost."""
+        n, height, width, channels = x.shape
+        return cls(n, height, width, channels, *x.stride()[:3])
 
-_IMAGES, _KERNELS = [ctypes.POINTER(_Images), _Memory], [_Count, _Count, _Memory]
+
+_IMAGES = [ctypes.POINTER(_Images), _Memory]
 _ARGUMENTS: dict[str, list[Any]] = {
-    "points_of_images": [*_IMAGES, _Memory],
-    "points_of_gradient": [*_IMAGES, _Memory],
-    "positions": [*_IMAGES, _Memory, _Memory],
-    "images_of_points": [*_IMAGES, _Memory],
-    "points_of_kernels": [*_KERNELS, _Memory],
-    "kernels_of_points": [*_KERNELS, _Memory],
+    "convolve": [*_IMAGES, *[_Memory] * 2, *_IMAGES, _Memory, _Count],
+    "gradient_of_kernels": [*_IMAGES * 2, *[_Memory] * 2, _Count],
+    "points_of_kernels": [_Count, _Count, _Memory, _Count, _Count, _Memory],
+    "kernels_of_points": [_Count, _Count, *[_Memory] * 2],
 }
 
 
-def _channels_innermost(x: Tensor) -> Tensor:
-    """``x`` [n, H, W, C] itself, or a copy where channels are not beside each other."""
-    return x if x.shape[-1] == 1 or x.stride(-1) == 1 else x.contiguous()
+def _filled(channels: int) -> int:
+    return -(-channels // PANEL) * PANEL
 
 
-def _images(x: Tensor) -> _Images:
-    apart, rows_apart, columns_apart, _ = x.stride()
-    n, height, width, channels = x.shape
-    return _Images(n, height, width, channels, apart, rows_apart, columns_apart)
-
-
-class Native:
-    """The six functions, given the library."""
+class Winograd:
+    """The functions, given the library. All tensors are float32, and images [n, H, W, C] have channels innermost."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         for name, types in _ARGUMENTS.items():
             function = getattr(library, name)
             function.argtypes, function.restype = [*types, ctypes.c_int], None
+        library.room_for.argtypes, library.room_for.restype = [_Count] * 3, _Count
         self.library = library
 
     def _call(self, name: str, *given: _Images | int | Tensor) -> None:
         memory = (value.data_ptr() if isinstance(value, Tensor) else value for value in given)
         getattr(self.library, name)(*memory, torch.get_num_threads())
 
-    def _points(self, name: str, x: Tensor) -> Tensor:
-        x = _channels_innermost(x)
-        n, height, width, channels = x.shape
-        points = x.new_empty(POINTS**2, n * tiles(height) * tiles(width), channels)
-        self._call(name, _images(x), x, points)
-        return points
+    def _room(self, x: Tensor, some: int, times: int, out_channels: int) -> Tensor:
+        return x.new_empty(times * self.library.room_for(some, x.shape[-1], out_channels))
 
-    def points_of_images(self, x: Tensor) -> Tensor:
-        """Bᵀ d B of every tile: [36, n·th·tw, C] of ``x`` [n, H, W, C]."""
-        return self._points("points_of_images", x)
+    def _points(self, kernels: Tensor, first: int, weights_apart: int) -> Tensor:
+        """What ``kernels`` [C, 3, 3, O] are at the points, read from their ``first`` weight on."""
+        channels, _, _, out_channels = kernels.shape
+        # what fills up the rows meets zeros, and must be a number
+        made = kernels.new_empty if channels % PANEL == 0 else kernels.new_zeros
+        u = made(POINTS * _filled(channels) * _filled(out_channels))
+        start = kernels.data_ptr() + first * kernels.element_size()
+        self._call("points_of_kernels", channels, out_channels, start, kernels.stride(0), weights_apart, u)
+        return u
 
-    def points_of_gradient(self, g: Tensor) -> Tensor:
-        """A g Aᵀ: [36, n·th·tw, C] of ``g`` [n, H, W, C]."""
-        return self._points("points_of_gradient", g)
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """``x`` [n, H, W, C] with ``weight`` [O, C, 3, 3] and ``bias`` [O] → [n, H, W, O]."""
+        kernels = weight.permute(2, 3, 1, 0).contiguous().permute(2, 0, 1, 3)
+        return self._convolve(x, self._points(kernels, 0, kernels.stride(2)), bias)
 
-    def positions(self, m: Tensor, bias: Tensor, out: Tensor) -> None:
-        """Aᵀ m A and a ``bias`` [C] into ``out`` [n, H, W, C], of ``m`` [36, n·th·tw, C]."""
-        self._call("positions", _images(out), m.contiguous(), bias.contiguous(), out)
+    def gradient_of_images(self, weight: Tensor, g: Tensor) -> Tensor:
+        """The gradient of ``x`` in :meth:`convolve`, for that of its result, ``g`` [n, H, W, O]."""
+        kernels = weight.permute(0, 2, 3, 1).contiguous()
+        turned = self._points(kernels, 8 * kernels.stride(2), -kernels.stride(2))
+        return self._convolve(g, turned, g.new_zeros(weight.shape[1]))
 
-    def images_of_points(self, v: Tensor, out: Tensor) -> None:
-        """The sum over overlapping tiles of B v Bᵀ into ``out`` [n, H, W, C], of ``v`` [36, n·th·tw, C]."""
-        self._call("images_of_points", _images(out), v.contiguous(), out)
+    def _convolve(self, x: Tensor, u: Tensor, bias: Tensor) -> Tensor:
+        y = x.new_empty(*x.shape[:3], len(bias))
+        room = self._room(x, PER_THREAD, torch.get_num_threads(), len(bias))
+        self._call("convolve", _Images.of(x), x, u, bias.contiguous(), _Images.of(y), y, room, PER_THREAD)
+        return y
 
-    def points_of_kernels(self, weight: Tensor) -> Tensor:
-        """G g Gᵀ: [36, O, C] of ``weight`` [O, C, 3, 3]."""
-        out_channels, channels = weight.shape[:2]
-        points = weight.new_empty(POINTS**2, out_channels, channels)
-        self._call("points_of_kernels", out_channels, channels, weight.permute(0, 2, 3, 1).contiguous(), points)
-        return points
-
-    def kernels_of_points(self, u: Tensor) -> Tensor:
-        """Gᵀ u G: [O, C, 3, 3], the weight's, of ``u`` [36, O, C]."""
-        _, out_channels, channels = u.shape
-        kernels = u.new_empty(out_channels, 3, 3, channels)
-        self._call("kernels_of_points", out_channels, channels, u.contiguous(), kernels)
+    def gradient_of_weight(self, x: Tensor, g: Tensor) -> Tensor:
+        """The gradient of ``weight`` in :meth:`convolve`, for that of its result, ``g`` [n, H, W, O]."""
+        channels, out_channels = x.shape[-1], g.shape[-1]
+        du = x.new_zeros(POINTS * _filled(channels) * _filled(out_channels))
+        room = self._room(x, TOGETHER, 1, out_channels)
+        self._call("gradient_of_kernels", _Images.of(x), x, _Images.of(g), g, du, room, TOGETHER)
+        kernels = x.new_empty(out_channels, 3, 3, channels)
+        self._call("kernels_of_points", out_channels, channels, du, kernels)
         return kernels.permute(0, 3, 1, 2)
 
 
 @functools.cache
-def native_sums() -> Native | None:
-    """The functions, or None where there is no compiler, or a processor without AVX2."""
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        return None
+def winograd() -> Winograd | None:
+    """The functions, or None where they cannot be compiled."""
     library = native(Path(__file__).with_name("winograd.c"))
-    return None if library is None else Native(library)
+    return None if library is None else Winograd(library)
