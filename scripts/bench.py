@@ -5,7 +5,7 @@
 - ``peers``: the paper's CIFAR-10 network, 8 images: forward pass and training step of ours, of each peer as it ships,
   and of each peer in the fastest setting found by trying. All take turns, on the same threads.
 - ``plain``: our networks for digits and MNIST against the same networks in a plain loop.
-- ``convolutions`` in their two forms, and which of them is chosen.
+- ``operators`` of which there are two forms, and which of them is chosen.
 - ``memory`` per image of a training step and of a forward pass.
 - ``laws`` of growth: time and memory against batch, image size, channels and chain length, beside their work.
 - ``promises``: what this version promises (``benchmark/promises.py``).
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark import convolutions, promises, scaling, tables
+from benchmark import operators, promises, scaling, tables
 from benchmark.ceiling import convolution_rate, work
 from benchmark.race import OURS, Failed, Timed, Worker, race
 from benchmark.sources import HOME, PACKAGES, REPOSITORIES, checkout, environment_python
@@ -186,9 +186,10 @@ def beside_plain(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tup
 
 
 def both_forms(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """3×3 convolutions, direct and by Winograd."""
-    measured = convolutions.measure(((1, 8, 8, 8),), 1) if given.quick else convolutions.measure()
-    return {"convolutions": measured}, tables.convolutions(measured)
+    """The operators of which there are two."""
+    convolutions = operators.convolutions(((1, 8, 8, 8),), 1) if given.quick else operators.convolutions()
+    norms = operators.norms(((1, 8, 2, 8),), 1) if given.quick else operators.norms()
+    return {"convolutions": convolutions, "norms": norms}, tables.operators(convolutions, norms)
 
 
 def memory(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -229,7 +230,7 @@ def promised(ours: Spec, given: argparse.Namespace, notes: list[str]) -> tuple[d
 PARTS: dict[str, Callable[[Spec, argparse.Namespace, list[str]], tuple[dict[str, Any], list[str]]]] = {
     "peers": beside_peers,
     "plain": beside_plain,
-    "convolutions": both_forms,
+    "operators": both_forms,
     "memory": memory,
     "laws": growth,
     "promises": promised,

@@ -16,10 +16,10 @@ __all__ = [
     "NAMES",
     "beside_peers",
     "beside_plain",
-    "convolutions",
     "laws",
     "memory",
     "not_measured",
+    "operators",
     "plain",
     "rate_of",
     "shares",
@@ -133,26 +133,36 @@ def shares(timed: Sequence[Timed], flops: Mapping[str, Mapping[str, float]], rat
     return [*lines, ""]
 
 
-def convolutions(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Both forms of every shape; the chosen one in bold."""
+def _both_forms(what: str, shape: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A row for each shape; the chosen form in bold."""
     lines = [
-        "## Convolutions",
+        what,
         "",
-        "3×3, float32, channels innermost: median milliseconds of the direct form and of Winograd's F(4×4, 3×3), in "
-        "turns. The bold one is chosen.",
-        "",
-        "| images, channels, side | forward, direct | Winograd | with backward, direct | Winograd |",
+        "| images, channels, side | forward, torch's | ours | with backward, torch's | ours |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        n, channels, out_channels, side = row["shape"]
         cells = []
         for action in ("forward", "step"):
-            for form in ("direct", "winograd"):
-                text = f"{row[action][form]:.3g}"
+            for form in ("direct", "ours"):
+                text = f"{row[action][form]:.3g}" if form in row[action] else "–"
                 cells.append(f"**{text}**" if row[action]["chosen"] == form else text)
-        lines.append(f"| {n}, {channels} → {out_channels}, {side}×{side} | {' | '.join(cells)} |")
+        n, first, second, side = row["shape"]
+        lines.append(f"| {n}, {shape.format(first, second)}, {side}×{side} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def operators(convolutions: Sequence[dict[str, Any]], norms: Sequence[dict[str, Any]]) -> list[str]:
+    """Both forms of what has two."""
+    return [
+        "## Operators",
+        "",
+        "In float32, channels innermost: median milliseconds of torch's operators and of ours, in turns. The bold form "
+        "is chosen where there is a C compiler.",
+        "",
+        *_both_forms("3×3 convolutions, direct and by Winograd's F(4×4, 3×3):", "{} → {}", convolutions),
+        *_both_forms("SiLU of a GroupNorm of x + shift:", "{} in {} groups", norms),
+    ]
 
 
 def memory(per_image: Mapping[str, Mapping[str, float]]) -> list[str]:

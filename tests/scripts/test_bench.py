@@ -19,7 +19,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import bench_gpu  # noqa: E402
 from bench import found_before  # noqa: E402
-from benchmark import ceiling, convolutions, scaling, tables  # noqa: E402
+from benchmark import ceiling, operators, scaling, tables  # noqa: E402
 from benchmark.contestants import CONTESTANTS, stand_in  # noqa: E402
 from benchmark.race import Timed, Worker, median_ratio, race  # noqa: E402
 from benchmark.spec import Spec  # noqa: E402
@@ -155,13 +155,17 @@ def test_the_fastest_settings_of_the_last_time(tmp_path: Path) -> None:
     assert found_before(replace(shipped, contestant="guided-diffusion"), tmp_path) == {}
 
 
-def test_both_forms_of_a_convolution_are_timed() -> None:
-    rows = convolutions.measure(((1, 8, 8, 8), (2, 8, 16, 4)), rounds=1)
-    assert [row["shape"] for row in rows] == [(1, 8, 8, 8), (2, 8, 16, 4)]
+def test_both_forms_of_an_operator_are_timed() -> None:
+    convolutions = operators.convolutions(((1, 8, 8, 8), (2, 8, 16, 4)), rounds=1)
+    norms = operators.norms(((3, 16, 2, 4),), rounds=1)
+    assert [row["shape"] for row in [*convolutions, *norms]] == [(1, 8, 8, 8), (2, 8, 16, 4), (3, 16, 2, 4)]
     # too few channels for the sums to pay, whatever the processor
-    assert {row[action]["chosen"] for row in rows for action in ("forward", "step")} == {"direct"}
-    page = "\n".join(tables.convolutions(rows))
-    assert re.search(r"\| 2, 8 → 16, 4×4 \| \*\*[\d.e-]+\*\* \| [\d.e-]+ \| \*\*[\d.e-]+\*\* \| [\d.e-]+ \|", page)
+    assert {row[action]["chosen"] for row in convolutions for action in ("forward", "step")} == {"direct"}
+    page = "\n".join(tables.operators(convolutions, norms))
+    assert re.search(r"\| 2, 8 → 16, 4×4 \| \*\*[\d.e-]+\*\* \| [\d.e–-]+ \| \*\*[\d.e-]+\*\* \| [\d.e–-]+ \|", page)
+    assert re.search(
+        r"\| 3, 16 in 2 groups, 4×4 \| [\d.e-]+ \| \*\*[\d.e-]+\*\* \| [\d.e-]+ \| \*\*[\d.e-]+\*\* \|", page
+    )
 
 
 def test_the_goals_on_a_gpu_are_held_against_ratios_within_rounds() -> None:

@@ -122,7 +122,8 @@ def memory_per_image_trained(config: UNetConfig, height: int, width: int, *, che
     For its backward pass a block keeps what enters it and what leaves its first half, both also normalised and after
     their nonlinearity, and seven times what leaves it where it attends. With activation ``checkpointing`` only what
     enters from the block before it, and all of that for one block at a time. Nine images: x_0, ε, x_t, the loss. What
-    kernels need beside their inputs and outputs is not counted.
+    kernels need beside their inputs and outputs is not counted. It is less where norms are compiled: what is normalised
+    is not kept before its nonlinearity then.
     """
     positions, widths = _positions(config, height, width), config.widths
     mask = 1 if config.dropout_rate and not config.channel_dropout else 0

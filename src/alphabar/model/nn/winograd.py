@@ -23,7 +23,7 @@ from alphabar.model.nn.winograd_native import POINTS, Winograd, winograd
 __all__ = ["Conv3x3", "pays", "winograd_conv"]
 
 TILE = 4
-# what sums and transformed kernels cost, in work that is saved: fitted to docs/results/bench.md, "Convolutions"
+# what sums and transformed kernels cost, in work that is saved: fitted to docs/results/bench.md, "Operators"
 SUMS, KERNELS = 18, 50
 
 
