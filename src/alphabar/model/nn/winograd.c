@@ -107,14 +107,17 @@ INLINE void store_some(float *to, vec from, ptrdiff_t some) {
         memcpy(to, &from, sizeof(float) * some);
 }
 
-/* How far apart the points of so many tiles lie: an odd number of lines of the cache, so that they do not fall into
-   few of its sets. */
-static inline ptrdiff_t points_apart(ptrdiff_t tiles, ptrdiff_t channels) {
-    return (tiles * filled(channels) / PANEL | 1) * PANEL;
+/* How far apart the points of so many tiles or rows of a kernel lie: an odd number of lines of the cache, so that they
+   do not fall into few of its sets. */
+static inline ptrdiff_t points_apart(ptrdiff_t rows, ptrdiff_t channels) {
+    return (rows * filled(channels) / PANEL | 1) * PANEL;
 }
 
+/* The floats of a kernel's points: its rows are filled up, too. */
+ptrdiff_t size_of_kernels(ptrdiff_t rows, ptrdiff_t channels) { return ALL * points_apart(filled(rows), channels); }
+
 /* The floats that convolve needs for each thread, and gradient_of_kernels for all of them, with `some` tiles at once. */
-ptrdiff_t room_for(ptrdiff_t some, ptrdiff_t channels, ptrdiff_t out_channels) {
+ptrdiff_t size_of_room(ptrdiff_t some, ptrdiff_t channels, ptrdiff_t out_channels) {
     return ALL * (points_apart(some, channels) + points_apart(some, out_channels));
 }
 
@@ -272,7 +275,8 @@ static void times_gradient(ptrdiff_t some, ptrdiff_t tiles, ptrdiff_t O, const f
 void convolve(const images *of, const float *x, const float *u, const float *bias, const images *to, float *y,
               float *room, ptrdiff_t most, int threads) {
     const ptrdiff_t C = filled(of->channels), O = filled(to->channels), tiles = tiles_in(of);
-    const ptrdiff_t v_apart = points_apart(most, C), m_apart = points_apart(most, O), each = room_for(most, C, O);
+    const ptrdiff_t v_apart = points_apart(most, C), m_apart = points_apart(most, O);
+    const ptrdiff_t u_apart = points_apart(C, O), each = size_of_room(most, C, O);
     const ptrdiff_t share = (tiles + threads - 1) / threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int thread = 0; thread < threads; thread++) {
@@ -282,7 +286,7 @@ void convolve(const images *of, const float *x, const float *u, const float *bia
             const ptrdiff_t some = end - first < most ? end - first : most;
             for (ptrdiff_t t = 0; t < some; t++) image_to_points(of, x, first + t, v + t * PANEL, most, v_apart);
             for (int p = 0; p < ALL; p++)
-                times_kernel(some, most, C, O, v + p * v_apart, u + p * C * O, m + p * m_apart);
+                times_kernel(some, most, C, O, v + p * v_apart, u + p * u_apart, m + p * m_apart);
             for (ptrdiff_t t = 0; t < some; t++)
                 points_to_image(m + t * PANEL, most, m_apart, bias, to, first + t, y);
         }
@@ -294,7 +298,7 @@ void convolve(const images *of, const float *x, const float *u, const float *bia
 void gradient_of_kernels(const images *of, const float *x, const images *to, const float *g, float *du, float *room,
                          ptrdiff_t most, int threads) {
     const ptrdiff_t C = filled(of->channels), O = filled(to->channels), tiles = tiles_in(of);
-    const ptrdiff_t v_apart = points_apart(most, C), m_apart = points_apart(most, O);
+    const ptrdiff_t v_apart = points_apart(most, C), m_apart = points_apart(most, O), du_apart = points_apart(O, C);
     float *v = room, *m = v + ALL * v_apart;
 #pragma omp parallel num_threads(threads)
     for (ptrdiff_t first = 0; first < tiles; first += most) {
@@ -307,40 +311,61 @@ void gradient_of_kernels(const images *of, const float *x, const images *to, con
 #pragma omp for collapse(2) schedule(static)
         for (int p = 0; p < ALL; p++)
             for (ptrdiff_t k = 0; k < C; k += PANEL)
-                times_gradient(some, most, O, m + p * m_apart, v + p * v_apart + k * most, du + (p * C + k) * O);
+                times_gradient(some, most, O, m + p * m_apart, v + p * v_apart + k * most, du + p * du_apart + k * O);
     }
 }
 
-INLINE void panel_of_kernel(ptrdiff_t k, ptrdiff_t some, const float *g, ptrdiff_t weights_apart, float *row,
-                            ptrdiff_t rows, ptrdiff_t apart) {
-    vec d[9], u[ALL];
-    for (int i = 0; i < 9; i++) d[i] = load_some(g + i * weights_apart + k, some);
-    BOTH_AXES(kernel_to_points, d, 3, u, POINTS);
+/* Eight kernels of w [O, 9, C] from k on, of which there are `some`, seen from each of eight input channels from c on. */
+INLINE void panel_of_kernels(ptrdiff_t k, ptrdiff_t some, ptrdiff_t c, const float *w, ptrdiff_t channels, float *u,
+                             ptrdiff_t rows, ptrdiff_t apart) {
+    const ptrdiff_t here = channels - c < WIDE ? channels - c : WIDE;
+    float turned[WIDE][9][WIDE] = {0};
+    for (ptrdiff_t o = 0; o < some; o++)
+        for (int i = 0; i < 9; i++)
+            for (ptrdiff_t j = 0; j < here; j++) turned[j][i][o] = w[((k + o) * 9 + i) * channels + c + j];
+    for (ptrdiff_t j = 0; j < here; j++) {
+        vec g[9], o[ALL];
+        for (int i = 0; i < 9; i++) g[i] = load(turned[j][i]);
+        BOTH_AXES(kernel_to_points, g, 3, o, POINTS);
+        store_points(u + (c + j) * PANEL + in_panel(k, rows), apart, o);
+    }
+}
+
+/* G g G^T: u [36, O / 16, C, 16] of kernels w [O, 9, C]. What fills up the rows of channels is left as it is. */
+void points_of_kernels(ptrdiff_t outs, ptrdiff_t channels, const float *w, float *u, int threads) {
+    const ptrdiff_t C = filled(channels), apart = points_apart(C, outs);
+#pragma omp parallel for num_threads(threads)
+    for (ptrdiff_t c = 0; c < channels; c += WIDE) EACH_VECTOR(outs, panel_of_kernels, c, w, channels, u, C, apart);
+}
+
+INLINE void panel_of_turned_kernel(ptrdiff_t k, ptrdiff_t some, const float *w, ptrdiff_t channels, float *row,
+                                   ptrdiff_t rows, ptrdiff_t apart) {
+    vec g[9], u[ALL];
+    for (int i = 0; i < 9; i++) g[8 - i] = load_some(w + i * channels + k, some);
+    BOTH_AXES(kernel_to_points, g, 3, u, POINTS);
     store_points(row + in_panel(k, rows), apart, u);
 }
 
-/* G g G^T: u [36, C / 16, rows, 16] of kernels g [rows, 9, C], whose rows and nine weights lie so far apart; rows that
-   fill up the last 16 are left as they are. */
-void points_of_kernels(ptrdiff_t rows, ptrdiff_t channels, const float *g, ptrdiff_t rows_apart,
-                       ptrdiff_t weights_apart, float *u, int threads) {
-    const ptrdiff_t R = filled(rows), apart = filled(channels) * R;
+/* The same of the kernels turned around, with input and output exchanged: u [36, C / 16, O, 16]. */
+void points_of_turned_kernels(ptrdiff_t outs, ptrdiff_t channels, const float *w, float *u, int threads) {
+    const ptrdiff_t O = filled(outs), apart = points_apart(O, channels);
 #pragma omp parallel for num_threads(threads)
-    for (ptrdiff_t r = 0; r < rows; r++)
-        EACH_VECTOR(channels, panel_of_kernel, g + r * rows_apart, weights_apart, u + r * PANEL, R, apart);
+    for (ptrdiff_t o = 0; o < outs; o++)
+        EACH_VECTOR(channels, panel_of_turned_kernel, w + o * 9 * channels, channels, u + o * PANEL, O, apart);
 }
 
-INLINE void kernel_of_panel(ptrdiff_t k, ptrdiff_t some, const float *row, ptrdiff_t rows, ptrdiff_t apart, float *g,
+INLINE void kernel_of_panel(ptrdiff_t k, ptrdiff_t some, const float *row, ptrdiff_t rows, ptrdiff_t apart, float *w,
                             ptrdiff_t channels) {
-    vec u[ALL], d[9];
+    vec u[ALL], g[9];
     load_points(u, row + in_panel(k, rows), apart);
-    BOTH_AXES(kernel_from_points, u, POINTS, d, 3);
-    for (int i = 0; i < 9; i++) store_some(g + i * channels + k, d[i], some);
+    BOTH_AXES(kernel_from_points, u, POINTS, g, 3);
+    for (int i = 0; i < 9; i++) store_some(w + i * channels + k, g[i], some);
 }
 
-/* G^T u G: kernels g [rows, 9, C] of u [36, C / 16, rows, 16]. */
-void kernels_of_points(ptrdiff_t rows, ptrdiff_t channels, const float *u, float *g, int threads) {
-    const ptrdiff_t R = filled(rows), apart = filled(channels) * R;
+/* G^T u G: kernels w [O, 9, C] of u [36, C / 16, O, 16]. */
+void kernels_of_points(ptrdiff_t outs, ptrdiff_t channels, const float *u, float *w, int threads) {
+    const ptrdiff_t O = filled(outs), apart = points_apart(O, channels);
 #pragma omp parallel for num_threads(threads)
-    for (ptrdiff_t r = 0; r < rows; r++)
-        EACH_VECTOR(channels, kernel_of_panel, u + r * PANEL, R, apart, g + r * 9 * channels, channels);
+    for (ptrdiff_t o = 0; o < outs; o++)
+        EACH_VECTOR(channels, kernel_of_panel, u + o * PANEL, O, apart, w + o * 9 * channels, channels);
 }

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from alphabar.model.nn.plain import plain
-from alphabar.model.nn.winograd_native import POINTS, Winograd, winograd
+from alphabar.model.nn.winograd_native import Winograd, winograd
 
 __all__ = ["Conv3x3", "pays", "winograd_conv"]
 
-TILE = 4
+TILE, POINTS = 4, 36
 # what sums and transformed kernels cost, in work that is saved: fitted to docs/results/bench.md, "Operators"
 SUMS, KERNELS = 18, 50
 

@@ -14,7 +14,7 @@ from alphabar.base.native import native
 
 __all__ = ["Winograd", "winograd"]
 
-POINTS, PANEL = 36, 16
+PANEL = 16
 # tiles that are worked on at once: enough to repay reading the kernel, few enough to stay near
 PER_THREAD, TOGETHER = 24, 48
 _Count, _Memory = ctypes.c_ssize_t, ctypes.c_void_p
@@ -34,17 +34,14 @@ class _Images(ctypes.Structure):
         return cls(n, height, width, channels, *x.stride()[:3])
 
 
-_IMAGES = [ctypes.POINTER(_Images), _Memory]
+_IMAGES, _KERNELS = [ctypes.POINTER(_Images), _Memory], [_Count, _Count, *[_Memory] * 2]
 _ARGUMENTS: dict[str, list[Any]] = {
     "convolve": [*_IMAGES, *[_Memory] * 2, *_IMAGES, _Memory, _Count],
     "gradient_of_kernels": [*_IMAGES * 2, *[_Memory] * 2, _Count],
-    "points_of_kernels": [_Count, _Count, _Memory, _Count, _Count, _Memory],
-    "kernels_of_points": [_Count, _Count, *[_Memory] * 2],
+    "points_of_kernels": _KERNELS,
+    "points_of_turned_kernels": _KERNELS,
+    "kernels_of_points": _KERNELS,
 }
-
-
-def _filled(channels: int) -> int:
-    return -(-channels // PANEL) * PANEL
 
 
 class Winograd:
@@ -54,7 +51,9 @@ class Winograd:
         for name, types in _ARGUMENTS.items():
             function = getattr(library, name)
             function.argtypes, function.restype = [*types, ctypes.c_int], None
-        library.room_for.argtypes, library.room_for.restype = [_Count] * 3, _Count
+        for name, given in (("size_of_kernels", 2), ("size_of_room", 3)):
+            function = getattr(library, name)
+            function.argtypes, function.restype = [_Count] * given, _Count
         self.library = library
 
     def _call(self, name: str, *given: _Images | int | Tensor) -> None:
@@ -62,28 +61,26 @@ class Winograd:
         getattr(self.library, name)(*memory, torch.get_num_threads())
 
     def _room(self, x: Tensor, some: int, times: int, out_channels: int) -> Tensor:
-        return x.new_empty(times * self.library.room_for(some, x.shape[-1], out_channels))
+        return x.new_empty(times * self.library.size_of_room(some, x.shape[-1], out_channels))
 
-    def _points(self, kernels: Tensor, first: int, weights_apart: int) -> Tensor:
-        """What ``kernels`` [C, 3, 3, O] are at the points, read from their ``first`` weight on."""
-        channels, _, _, out_channels = kernels.shape
+    def _points(self, name: str, weight: Tensor, rows: int, columns: int) -> Tensor:
+        """What kernels are at the points, as matrices of so many rows, which are summed over, and columns."""
         # what fills up the rows meets zeros, and must be a number
-        made = kernels.new_empty if channels % PANEL == 0 else kernels.new_zeros
-        u = made(POINTS * _filled(channels) * _filled(out_channels))
-        start = kernels.data_ptr() + first * kernels.element_size()
-        self._call("points_of_kernels", channels, out_channels, start, kernels.stride(0), weights_apart, u)
+        made = weight.new_empty if rows % PANEL == 0 else weight.new_zeros
+        u = made(self.library.size_of_kernels(rows, columns))
+        self._call(name, *weight.shape[:2], weight.permute(0, 2, 3, 1).contiguous(), u)
         return u
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """``x`` [n, H, W, C] with ``weight`` [O, C, 3, 3] and ``bias`` [O] → [n, H, W, O]."""
-        kernels = weight.permute(2, 3, 1, 0).contiguous().permute(2, 0, 1, 3)
-        return self._convolve(x, self._points(kernels, 0, kernels.stride(2)), bias)
+        out_channels, channels = weight.shape[:2]
+        return self._convolve(x, self._points("points_of_kernels", weight, channels, out_channels), bias)
 
     def gradient_of_images(self, weight: Tensor, g: Tensor) -> Tensor:
         """The gradient of ``x`` in :meth:`convolve`, for that of its result, ``g`` [n, H, W, O]."""
-        kernels = weight.permute(0, 2, 3, 1).contiguous()
-        turned = self._points(kernels, 8 * kernels.stride(2), -kernels.stride(2))
-        return self._convolve(g, turned, g.new_zeros(weight.shape[1]))
+        out_channels, channels = weight.shape[:2]
+        turned = self._points("points_of_turned_kernels", weight, out_channels, channels)
+        return self._convolve(g, turned, g.new_zeros(channels))
 
     def _convolve(self, x: Tensor, u: Tensor, bias: Tensor) -> Tensor:
         y = x.new_empty(*x.shape[:3], len(bias))
@@ -94,7 +91,7 @@ class Winograd:
     def gradient_of_weight(self, x: Tensor, g: Tensor) -> Tensor:
         """The gradient of ``weight`` in :meth:`convolve`, for that of its result, ``g`` [n, H, W, O]."""
         channels, out_channels = x.shape[-1], g.shape[-1]
-        du = x.new_zeros(POINTS * _filled(channels) * _filled(out_channels))
+        du = x.new_zeros(self.library.size_of_kernels(out_channels, channels))
         room = self._room(x, TOGETHER, 1, out_channels)
         self._call("gradient_of_kernels", _Images.of(x), x, _Images.of(g), g, du, room, TOGETHER)
         kernels = x.new_empty(out_channels, 3, 3, channels)
