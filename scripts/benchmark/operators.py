@@ -100,8 +100,9 @@ def convolutions(shapes: Sequence[tuple[int, int, int, int]] = CONVOLUTIONS, rou
         n, channels, out_channels, side = shape
         x, weight = _images(n, channels, side), torch.randn(out_channels, channels, 3, 3) / 20
         weight = weight.to(memory_format=torch.channels_last)
-        times = _in_turns(forms, (x, weight, torch.randn(out_channels)), rounds)
-        chosen = "ours" if pays(x, weight) else "direct"
+        bias = torch.randn(out_channels)
+        times = _in_turns(forms, (x, weight, bias), rounds)
+        chosen = "ours" if pays(x, weight, bias) else "direct"
         rows.append({"shape": shape, **{action: {**row, "chosen": chosen} for action, row in times.items()}})
     return rows
 

@@ -71,6 +71,16 @@ def test_what_others_may_write_to_is_not_taken(source, tmp_path):
     assert stat.S_IMODE(library.stat().st_mode) == 0o700
 
 
+def test_one_that_is_damaged_is_made_anew(source, tmp_path):
+    native(source)
+    (library,) = libraries(tmp_path)
+    library.unlink()
+    library.write_bytes(b"")
+    library.chmod(0o700)
+    native.cache_clear()
+    assert native(source).twice(21) == 42
+
+
 def test_a_folder_that_others_may_write_to_is_not_used(source, tmp_path):
     folder = tmp_path / "cache" / "native"
     folder.mkdir(parents=True)

@@ -32,7 +32,7 @@ from alphabar.training.room import OF_WEIGHTS
 @pytest.fixture(autouse=True)
 def direct_convolutions(monkeypatch):
     """What Winograd's form holds beside inputs and outputs is bounded, and no part of what an image takes."""
-    monkeypatch.setattr("alphabar.model.nn.winograd.pays", lambda x, weight: False)
+    monkeypatch.setattr("alphabar.model.nn.winograd.pays", lambda *given: False)
 
 
 class Held(TorchDispatchMode):

@@ -86,6 +86,22 @@ def test_a_mean_far_from_zero_loses_no_variance() -> None:
 
 
 @compiled
+@pytest.mark.parametrize("value", [1.0, 10.0, 1000.0])
+@pytest.mark.parametrize("side", [33, 256])
+def test_a_first_value_far_from_the_others_costs_no_precision(value: float, side: int) -> None:
+    """The corner of an image is padded, so it may be like no other; and nothing of a constant is no number."""
+    generator = torch.Generator().manual_seed(0)
+    norm, x = made(16, 8, generator, eps=1e-6), torch.randn(1, 16, side, side, generator=generator)
+    for images in (x, 0.1 * torch.ones_like(x)):
+        images[:, :, 0, 0] = value
+        images = images.to(memory_format=torch.channels_last)
+        ours, true = norm_silu.norm_silu(norm, nn.SiLU(), images), exact(norm, images, None)
+        torchs = functional.silu(norm(images.contiguous()))
+        # at worst what torch's own loses, and rounding
+        assert (ours - true).abs().max() <= 2 * (torchs - true).abs().max() + 2e-6 * true.abs().max()
+
+
+@compiled
 @pytest.mark.parametrize("value", [0.0, 1e-30, -20.0, 88.0, -88.0, 200.0, -1e4, 1e30, -1e30])
 def test_silu_of_any_size(value: float) -> None:
     norm = nn.GroupNorm(1, 8)
@@ -145,6 +161,38 @@ def test_gradients_can_be_differentiated(shifted: bool) -> None:
 
 
 @compiled
+def test_gradients_that_are_differentiated_do_not_go_through_what_joins_the_inputs() -> None:
+    """A shift that was made of x, and one norm used twice: the first gradient is the same either way."""
+    generator = torch.Generator().manual_seed(0)
+    norm, x = made(8, 2, generator), drawn(generator, 2, 8, 5, 5)
+    matrix = torch.randn(8, 8, generator=generator)
+
+    def computed() -> torch.Tensor:
+        once = norm_silu.norm_silu(norm, nn.SiLU(), x, x.mean((2, 3)) @ matrix)
+        return norm_silu.norm_silu(norm, nn.SiLU(), once).square().sum()
+
+    inputs = [x, norm.weight, norm.bias]
+    for one, other in zip(
+        torch.autograd.grad(computed(), inputs),
+        torch.autograd.grad(computed(), inputs, create_graph=True),
+        strict=True,
+    ):
+        assert (one - other).abs().max() <= 1e-4 * one.abs().max()
+
+
+@compiled
+def test_what_was_saved_may_come_back_in_another_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    norm, x = made(16, 4, generator), drawn(generator, 2, 16, 5, 5)
+    inputs, g = [x, norm.weight, norm.bias], torch.randn(2, 16, 5, 5, generator=generator)
+    plainly = gradients(norm_silu.norm_silu(norm, nn.SiLU(), x), inputs, g)
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept.double().contiguous(), lambda kept: kept):
+        kept = norm_silu.norm_silu(norm, nn.SiLU(), x)
+    for one, other in zip(plainly, gradients(kept, inputs, g), strict=True):
+        assert torch.equal(one, other)
+
+
+@compiled
 def test_only_what_it_computes_reaches_it(asked) -> None:
     """Everything else is torch's, with torch's errors: the compiled form looks at no size."""
     generator = torch.Generator().manual_seed(0)
@@ -156,8 +204,17 @@ def test_only_what_it_computes_reaches_it(asked) -> None:
     hooked.register_forward_hook(lambda *given: heard.append(1))
     watched = nn.SiLU()
     watched.register_forward_pre_hook(lambda *given: heard.append(1))
+    replaced = copy.deepcopy(norm)
+    replaced.forward = torch.zeros_like
+    apart = copy.deepcopy(norm)
+    apart.weight = nn.Parameter(torch.randn(32)[::2])
     for others in (
         (nn.GroupNorm(4, 16, affine=False), act, x),
+        (nn.GroupNorm(4, 16, bias=False), act, x),
+        (replaced, act, x),
+        (apart, act, x),
+        (norm, act, x[:, :, :0]),
+        (norm, act, torch._neg_view(x)),
         (nn.BatchNorm2d(16), act, x),
         (norm, nn.GELU(), x),
         (hooked, act, x),
@@ -167,10 +224,32 @@ def test_only_what_it_computes_reaches_it(asked) -> None:
     ):
         norm_silu.norm_silu(*others)
     narrow = x[:, :8].contiguous(memory_format=torch.channels_last)
-    for wrong in ((norm, act, x, torch.zeros(3, 16)), (norm, act, narrow)):
-        with pytest.raises(RuntimeError):
+    short = copy.deepcopy(norm)
+    short.weight = nn.Parameter(torch.ones(8))
+    odd = copy.deepcopy(norm)
+    odd.num_groups = 3
+    for wrong in (
+        (norm, act, x, torch.zeros(3, 16)),
+        (norm, act, narrow),
+        (short, act, x),
+        (odd, act, x),
+        (nn.GroupNorm(8, 8), act, narrow[:1, :, :1, :1].contiguous(memory_format=torch.channels_last)),
+    ):
+        with pytest.raises((RuntimeError, ValueError)):
             norm_silu.norm_silu(*wrong)
     assert len(heard) == 2 and not asked
+
+
+def test_what_ends_the_network_is_a_sequence_as_any() -> None:
+    final, x = UNet(1, 1, 1, 16, (1, 2), (False, False), norm_groups=4).final, torch.randn(2, 16, 8, 8)
+    norm, act, last = final
+    assert list(final.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert torch.equal(final(x), last(act(norm(x))))
+    assert torch.equal(final[:2](x), act(norm(x))) and torch.equal(final[:1](x), norm(x))
+    final.append(nn.Tanh())
+    assert torch.equal(final(x), last(act(norm(x))).tanh())
+    final.insert(0, nn.Identity())
+    assert torch.equal(final(x), last(act(norm(x))).tanh())
 
 
 @compiled

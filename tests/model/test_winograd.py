@@ -14,10 +14,10 @@ from alphabar.model.nn.winograd import Conv3x3, pays, winograd_conv
 compiled = pytest.mark.skipif(winograd.winograd() is None, reason="there is no C compiler")
 
 
-def wide(side: int = 32, channels: int = 256, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images as the network has them, channels innermost, and a kernel: no memory is touched."""
+def wide(side: int = 32, channels: int = 256, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images as the network has them, channels innermost, a kernel and a bias: no memory is touched."""
     images = torch.empty(batch, channels, side, side).to(memory_format=torch.channels_last)
-    return images, torch.empty(channels, channels, 3, 3)
+    return images, torch.empty(channels, channels, 3, 3), torch.empty(channels)
 
 
 def on_avx2(monkeypatch: pytest.MonkeyPatch, capability: str = "AVX2") -> None:
@@ -122,7 +122,7 @@ def test_functional_transforms_go_through_the_direct_form(monkeypatch: pytest.Mo
     on_avx2(monkeypatch)
     conv = Conv3x3(128, 128).to(memory_format=torch.channels_last)
     x, tangent = (torch.randn(4, 128, 32, 32).to(memory_format=torch.channels_last) for _ in range(2))
-    assert pays(x, conv.weight)
+    assert pays(x, conv.weight, conv.bias)
     linear = conv(tangent) - conv.bias[:, None, None]
     assert torch.allclose(torch.func.jvp(conv, (x,), (tangent,))[1], linear, atol=1e-4)
     with torch.autograd.forward_ad.dual_level():
@@ -169,6 +169,43 @@ def test_it_is_not_tried_where_it_was_not_measured(monkeypatch: pytest.MonkeyPat
 
 
 @compiled
+def test_what_does_not_fit_is_an_error_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled form looks at no size."""
+    on_avx2(monkeypatch)
+    conv = Conv3x3(128, 128).to(memory_format=torch.channels_last)
+    for channels in (64, 144, 256):
+        with pytest.raises(RuntimeError, match="channels"):
+            conv(torch.randn(4, channels, 16, 16).to(memory_format=torch.channels_last))
+    x = torch.randn(4, 128, 16, 16).to(memory_format=torch.channels_last)
+    assert conv(x[:0]).shape == (0, 128, 16, 16)
+    for bias in (torch.zeros(64), torch.zeros(128, dtype=torch.float64)):
+        conv.bias = torch.nn.Parameter(bias)
+        with pytest.raises(RuntimeError):
+            conv(x)
+
+
+@compiled
+def test_the_result_may_be_changed_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch)
+    conv, x = Conv3x3(64, 64), torch.randn(2, 64, 16, 16).to(memory_format=torch.channels_last)
+    assert pays(x, conv.weight, conv.bias)
+    layers = torch.nn.Sequential(conv, torch.nn.ReLU(inplace=True))
+    layers(x).sum().backward()
+    assert conv.weight.grad is not None
+
+
+@compiled
+def test_gradients_of_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_avx2(monkeypatch)
+    conv, x = Conv3x3(32, 32), torch.randn(8, 32, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
+    assert pays(x, conv.weight, conv.bias)
+    y, g = conv(x), torch.randn(3, 8, 32, 16, 16)
+    together = torch.autograd.grad(y, x, g, retain_graph=True, is_grads_batched=True)[0]
+    for one, other in zip(together, g, strict=True):
+        assert torch.allclose(one, torch.autograd.grad(y, x, other, retain_graph=True)[0], atol=1e-4)
+
+
+@compiled
 def test_a_network_computes_the_same_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs and every gradient, to rounding in float32."""
     torch.manual_seed(0)
@@ -178,7 +215,7 @@ def test_a_network_computes_the_same_with_it(monkeypatch: pytest.MonkeyPatch) ->
     x, t = torch.randn(2, 1, 8, 8).to(memory_format=torch.channels_last), torch.tensor([3, 700])
     direct = net(x, t)
     direct.square().sum().backward()
-    monkeypatch.setattr(winograd, "pays", lambda x, weight: True)
+    monkeypatch.setattr(winograd, "pays", lambda *given: True)
     called = []
     monkeypatch.setattr(winograd, "winograd_conv", lambda *given: called.append(1) or winograd_conv(*given))
     ours = twin(x, t)

@@ -39,7 +39,12 @@ def native(source: Path) -> ctypes.CDLL | None:
     if compiler is None or os.name != "posix" or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return None
     try:
-        return ctypes.CDLL(str(_compiled(source, compiler)))
+        library = _compiled(source, compiler)
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:  # damaged, perhaps by a power cut
+            library.unlink()
+            return ctypes.CDLL(str(_compiled(source, compiler)))
     except (OSError, subprocess.SubprocessError, StorageError) as error:
         log.info("%s: not compiled, its slower form is used: %s", source.name, error)
         return None

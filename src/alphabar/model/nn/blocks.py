@@ -114,29 +114,23 @@ class UpSample(nn.Module):
 
 
 class Final(nn.Sequential):
-    """norm, SiLU, conv: what the network ends with."""
-
-    def __init__(self, channels: int, out_channels: int, *, norm_groups: int = 8, norm_eps: float = 1e-5) -> None:
-        last = nn.Conv2d(channels, out_channels, kernel_size=3, padding="same")
-        super().__init__(nn.GroupNorm(norm_groups, channels, eps=norm_eps), nn.SiLU(), last)
-
-    @property
-    def last(self) -> nn.Conv2d:
-        """The convolution."""
-        layer = self[-1]
-        assert isinstance(layer, nn.Conv2d)
-        return layer
+    """norm, SiLU, conv: what the network ends with. The first two of its layers may work at once."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] → [B, out_channels, H, W]."""
-        out: Tensor = self.last(norm_silu(self[0], self[1], x))
-        return out
+        if len(self) < 2:
+            return super().forward(x)
+        norm, act, *others = self
+        x = norm_silu(norm, act, x)
+        for layer in others:
+            x = layer(x)
+        return x
 
 
-def initialise_small(net: nn.Module) -> None:
+def initialise_small(net: nn.Module, last: nn.Conv2d) -> None:
     """Ho et al.'s initialisation: Glorot uniform, zero biases, and almost nothing out of each residual branch.
 
-    The second convolution of every block, the output of every attention and the last convolution start at
+    The second convolution of every block, the output of every attention and the ``last`` convolution start at
     1e-5 times the Glorot range, so that the network starts as the identity on its skips.
     """
     for module in net.modules():
@@ -151,5 +145,4 @@ def initialise_small(net: nn.Module) -> None:
             nn.init.xavier_uniform_(module.out_proj.weight, gain=1e-5)
         if isinstance(module, ResnetBlock):
             nn.init.xavier_uniform_(module.conv_2.weight, gain=1e-5)
-        if isinstance(module, Final):
-            nn.init.xavier_uniform_(module.last.weight, gain=1e-5)
+    nn.init.xavier_uniform_(last.weight, gain=1e-5)

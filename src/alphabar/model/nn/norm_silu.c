@@ -11,6 +11,8 @@
 #define BLOCK 16
 
 typedef int32_t ivec __attribute__((vector_size(4 * WIDE)));
+typedef double doubles __attribute__((vector_size(8 * WIDE)));
+typedef double loose_doubles __attribute__((vector_size(8 * WIDE), aligned(8), may_alias));
 
 /* What all are given: the images' number, positions, channels and groups, and what is one value for each channel, or
    (`mean`, `rate`) for each channel of an image. */
@@ -36,21 +38,29 @@ INLINE vec sigmoid(vec z) {
 /* `work` on vectors of the channels of an image from c0 to c1, a block of positions at a time: from p on, so many. */
 #define EACH_BLOCK(work, ...)                                                                                          \
     for (ptrdiff_t p = 0; p < P; p += BLOCK)                                                                           \
-        for (ptrdiff_t k = c0; k < c1; k += WIDE) work(k, p *C + k, C, P - p < BLOCK ? P - p : BLOCK, __VA_ARGS__)
+        for (ptrdiff_t k = c0; k < c1; k += WIDE) work(k, p, C, P - p < BLOCK ? P - p : BLOCK, __VA_ARGS__)
 
-/* The sums of what differs from the first position, and of its squares, into mean and rate. */
-INLINE void add_up(ptrdiff_t k, ptrdiff_t at, ptrdiff_t C, ptrdiff_t block, const float *x, float *mean, float *rate) {
-    const vec first = load(x + k);
-    vec sum = {0}, squares = {0};
+/* The mean, and the sum of squares about it, of this block and of what came before it (Chan, Golub and LeVeque 1979). */
+INLINE void add_up(ptrdiff_t k, ptrdiff_t before, ptrdiff_t C, ptrdiff_t block, const float *x, double *means,
+                   double *squares) {
+    const float *from = x + before * C + k;
+    vec sum = {0}, about = {0};
+    for (ptrdiff_t p = 0; p < block; p++) sum += load(from + p * C);
+    const vec own = sum / (float)block;
     for (ptrdiff_t p = 0; p < block; p++) {
-        const vec d = load(x + at + p * C) - first;
-        sum += d, squares += d * d;
+        const vec d = load(from + p * C) - own;
+        about += d * d;
     }
-    store(mean + k, load(mean + k) + sum), store(rate + k, load(rate + k) + squares);
+    doubles mean = *(const loose_doubles *)(means + k);
+    const doubles apart = __builtin_convertvector(own, doubles) - mean;
+    const double share = (double)block / (double)(before + block);
+    *(loose_doubles *)(means + k) = mean + apart * share;
+    *(loose_doubles *)(squares + k) += __builtin_convertvector(about, doubles) + apart * apart * (share * (double)before);
 }
 
-INLINE void apply(ptrdiff_t k, ptrdiff_t at, ptrdiff_t C, ptrdiff_t block, const float *x, const norm *of,
+INLINE void apply(ptrdiff_t k, ptrdiff_t first, ptrdiff_t C, ptrdiff_t block, const float *x, const norm *of,
                   const float *mean, const float *rate, float *y) {
+    const ptrdiff_t at = first * C + k;
     const vec m = load(mean + k), r = load(rate + k) * load(of->weight + k), bias = load(of->bias + k);
     for (ptrdiff_t p = 0; p < block; p++) {
         const vec z = (load(x + at + p * C) - m) * r + bias;
@@ -59,19 +69,20 @@ INLINE void apply(ptrdiff_t k, ptrdiff_t at, ptrdiff_t C, ptrdiff_t block, const
 }
 
 /* The channels of an image from c0 to c1, which are whole groups. */
-static void forward(const norm *of, ptrdiff_t n, ptrdiff_t c0, ptrdiff_t c1, double eps, const float *x, float *y) {
+static void forward(const norm *of, ptrdiff_t n, ptrdiff_t c0, ptrdiff_t c1, double eps, const float *x, float *y,
+                    double *means, double *squares) {
     const ptrdiff_t C = of->channels, P = of->positions, size = C / of->groups;
     const float *shift = of->shift ? of->shift + n * of->shift_apart : NULL;
     float *mean = of->mean + n * C, *rate = of->rate + n * C;
-    for (ptrdiff_t c = c0; c < c1; c++) mean[c] = rate[c] = 0;
-    EACH_BLOCK(add_up, x, mean, rate);
+    for (ptrdiff_t c = c0; c < c1; c++) means[c] = squares[c] = 0;
+    EACH_BLOCK(add_up, x, means, squares);
     for (ptrdiff_t g = c0; g < c1; g += size) {
         double all = 0, square = 0;
-        for (ptrdiff_t c = g; c < g + size; c++) all += mean[c] / (double)P + x[c] + (shift ? shift[c] : 0);
+        for (ptrdiff_t c = g; c < g + size; c++) all += means[c] + (shift ? shift[c] : 0);
         all /= size;
         for (ptrdiff_t c = g; c < g + size; c++) {
-            const double of_channel = mean[c] / (double)P, apart = of_channel + x[c] + (shift ? shift[c] : 0) - all;
-            square += rate[c] / (double)P - of_channel * of_channel + apart * apart;
+            const double apart = means[c] + (shift ? shift[c] : 0) - all;
+            square += squares[c] / (double)P + apart * apart;
         }
         for (ptrdiff_t c = g; c < g + size; c++) {
             mean[c] = (float)(all - (shift ? shift[c] : 0));
@@ -82,9 +93,10 @@ static void forward(const norm *of, ptrdiff_t n, ptrdiff_t c0, ptrdiff_t c1, dou
 }
 
 /* The gradient of z into `out`, and its sums, with x normalised and without, into of_weight and of_bias. */
-INLINE void gradient_of_silu(ptrdiff_t k, ptrdiff_t at, ptrdiff_t C, ptrdiff_t block, const float *x, const float *g,
-                             const norm *of, const float *mean, const float *rate, float *of_weight, float *of_bias,
-                             float *out) {
+INLINE void gradient_of_silu(ptrdiff_t k, ptrdiff_t first, ptrdiff_t C, ptrdiff_t block, const float *x,
+                             const float *g, const norm *of, const float *mean, const float *rate, float *of_weight,
+                             float *of_bias, float *out) {
+    const ptrdiff_t at = first * C + k;
     const vec m = load(mean + k), r = load(rate + k), weight = load(of->weight + k), bias = load(of->bias + k);
     vec with = {0}, sum = {0};
     for (ptrdiff_t p = 0; p < block; p++) {
@@ -97,9 +109,10 @@ INLINE void gradient_of_silu(ptrdiff_t k, ptrdiff_t at, ptrdiff_t C, ptrdiff_t b
 }
 
 /* From the gradient of z to that of x, in place, and its sum into of_shift. */
-INLINE void gradient_of_norm(ptrdiff_t k, ptrdiff_t at, ptrdiff_t C, ptrdiff_t block, const float *x, const norm *of,
-                             const float *mean, const float *rate, const float *along, const float *level,
-                             float *of_shift, float *out) {
+INLINE void gradient_of_norm(ptrdiff_t k, ptrdiff_t first, ptrdiff_t C, ptrdiff_t block, const float *x,
+                             const norm *of, const float *mean, const float *rate, const float *along,
+                             const float *level, float *of_shift, float *out) {
+    const ptrdiff_t at = first * C + k;
     const vec m = load(mean + k), r = load(rate + k), weight = r * load(of->weight + k);
     const vec a = r * r * load(along + k), b = r * load(level + k);
     vec sum = {0};
@@ -140,9 +153,10 @@ static void backward(const norm *of, ptrdiff_t n, ptrdiff_t c0, ptrdiff_t c1, co
         work(of, n, c0, c0 + each, __VA_ARGS__);                                                                       \
     }
 
-/* y [n, positions, C], and mean and rate [n, C], with which y = SiLU((x - mean) rate weight + bias). */
-void norm_silu(const norm *of, double eps, const float *x, float *y, ptrdiff_t parts, int threads) {
-    EACH_PART(forward, eps, x + n * apart, y + n * apart)
+/* y [n, positions, C], and mean and rate [n, C], with which y = SiLU((x - mean) rate weight + bias); `room` is
+   [n, 2, C]. */
+void norm_silu(const norm *of, double eps, const float *x, float *y, double *room, ptrdiff_t parts, int threads) {
+    EACH_PART(forward, eps, x + n * apart, y + n * apart, room + 2 * n * C, room + (2 * n + 1) * C)
 }
 
 /* The gradients of x [n, positions, C], and of weight, bias and shift, image by image [n, C]; `room` is [n, 2, C]. */

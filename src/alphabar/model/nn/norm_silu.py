@@ -43,7 +43,7 @@ def norm_silu_library() -> ctypes.CDLL | None:
     library = native(Path(__file__).with_suffix(".c"))
     if library is not None:
         split = [_Count, ctypes.c_int]
-        library.norm_silu.argtypes = [ctypes.POINTER(_Norm), ctypes.c_double, *[_Memory] * 2, *split]
+        library.norm_silu.argtypes = [ctypes.POINTER(_Norm), ctypes.c_double, *[_Memory] * 3, *split]
         library.norm_silu_gradient.argtypes = [ctypes.POINTER(_Norm), *[_Memory] * 7, *split]
         library.norm_silu.restype = library.norm_silu_gradient.restype = None
     return library
@@ -72,9 +72,10 @@ class _NormSiLU(torch.autograd.Function):
         library = norm_silu_library()
         assert library is not None
         mean, rate = (x.new_empty(x.shape[:2]) for _ in range(2))
-        y = torch.empty_like(x)
+        y, room = torch.empty_like(x), x.new_empty(len(x), 2, x.shape[1], dtype=torch.float64)
         norm = _described(x, groups, weight, bias, shift, mean, rate)
-        library.norm_silu(norm, eps, x.data_ptr(), y.data_ptr(), *_split(len(x), x.shape[1], groups))
+        memory = (value.data_ptr() for value in (x, y, room))
+        library.norm_silu(norm, eps, *memory, *_split(len(x), x.shape[1], groups))
         ctx.save_for_backward(x, weight, bias, shift, mean, rate)
         ctx.groups, ctx.eps = groups, eps
         return y
@@ -83,14 +84,20 @@ class _NormSiLU(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, shift, mean, rate = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated: by torch's own functions, which are
-            inputs = [x, weight, bias, *([] if shift is None else [shift])]
+            # of each by itself, whatever one has to do with another
+            x, weight, bias = (value.view_as(value) for value in (x, weight, bias))
+            shift = None if shift is None else shift.view_as(shift)
+            inputs = [x, weight, bias, shift]
             wanted = [value for value, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
             y = _by_torch(x, weight, bias, shift, ctx.groups, ctx.eps)
             found = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:4]), None, None
         library = norm_silu_library()
         assert library is not None
-        g, of_x = g.contiguous(memory_format=torch.channels_last), torch.empty_like(x)
+        # what was saved may come back in another form (torch.autograd.graph.saved_tensors_hooks)
+        x, g = (value.float().contiguous(memory_format=torch.channels_last) for value in (x, g))
+        weight, bias, mean, rate = (value.float().contiguous() for value in (weight, bias, mean, rate))
+        of_x = torch.empty_like(x)
         of_weight, of_bias, of_shift = (x.new_empty(x.shape[:2]) for _ in range(3))
         room = x.new_empty(len(x), 2, x.shape[1])
         norm = _described(x, ctx.groups, weight, bias, shift, mean, rate)
@@ -110,14 +117,17 @@ def _fits(norm: nn.Module, act: nn.Module, x: Tensor, shift: Tensor | None) -> T
     """Whether this is what the compiled form computes: nothing else may reach it, since it looks at no size."""
     if not (unwatched(norm, nn.GroupNorm) and unwatched(act, nn.SiLU) and isinstance(norm, nn.GroupNorm)):
         return False
+    if norm.weight is None or norm.bias is None:
+        return False
     batch, channels = x.shape[:2]
-    of_channels = [norm.weight, norm.bias] if norm.affine else []
+    per_channel = [norm.weight, norm.bias]
     return (
-        norm.affine
+        plain(x, *per_channel, *([] if shift is None else [shift]))
         and channels == norm.num_channels
-        and channels % WIDE == 0
+        and channels % WIDE == channels % norm.num_groups == 0
+        and x.numel() > norm.num_groups
+        and all(value.shape == (channels,) and value.is_contiguous() for value in per_channel)
         and (shift is None or shift.shape in ((batch, channels), (1, channels)))
-        and plain(x, *of_channels, *([] if shift is None else [shift]))
     )
 
 

@@ -247,9 +247,10 @@ class UNet(nn.Module):
             if level != 0:
                 self.decoder_blocks.append(UpSample(channels))
 
-        self.final = Final(channels, output_channels * patch_size**2, norm_groups=norm_groups, norm_eps=norm_eps)
+        last = nn.Conv2d(channels, output_channels * patch_size**2, kernel_size=3, padding="same")
+        self.final = Final(nn.GroupNorm(norm_groups, channels, eps=norm_eps), nn.SiLU(), last)
         if small_init:
-            initialise_small(self)
+            initialise_small(self, last)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """``x`` [B, input_channels, H, W], ``t`` int64 [B] counted from 0, labels ``y`` int64 [B]."""

@@ -7,7 +7,7 @@ for some tiles at a time, so that only images go through memory.
 
 The gradient of the images is a convolution again, with the kernel turned around; that of the kernel is
 Gᵀ[Σ (A ∂y Aᵀ) ⊙ (Bᵀ d B)]G. The same functions up to rounding: about 2·10⁻⁶ of the size of the result in float32, where
-the direct form has 10⁻⁶.
+the direct form has 10⁻⁶; what is huge, infinite or no number is felt in the whole of its tile.
 """
 
 from __future__ import annotations
@@ -37,19 +37,24 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        images = x.permute(0, 2, 3, 1).contiguous()
-        return _compiled().convolve(images, weight, bias).permute(0, 3, 1, 2)
+        shape = len(x), len(weight), *x.shape[2:]
+        y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        _compiled().convolve(x.permute(0, 2, 3, 1).contiguous(), weight, bias, y.permute(0, 2, 3, 1))
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated: by torch's own functions, which are
+        # the gradient is to be differentiated, or of several at once: by torch's own functions, which can be
+        if torch.is_grad_enabled() or not torch._C._has_storage(g):
             direct, once = torch.ops.aten.convolution_backward, (1, 1)
             found: tuple[Tensor | None, Tensor | None, Tensor | None] = direct(
                 g, x, weight, [len(weight)], once, once, once, False, (0, 0), 1, ctx.needs_input_grad
             )
             return found
-        images, g = (value.permute(0, 2, 3, 1).contiguous() for value in (x, g))
+        # what was saved may come back in another form (torch.autograd.graph.saved_tensors_hooks)
+        images, g = (value.float().permute(0, 2, 3, 1).contiguous() for value in (x, g))
+        weight = weight.float()
         for_x, for_weight, for_bias = ctx.needs_input_grad
         of_x = of_weight = None
         if for_x:
@@ -68,16 +73,18 @@ def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether :func:`winograd_conv` is faster than the direct form, by a rule fitted to measurements.
+def pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether :func:`winograd_conv` can be used, and is faster than the direct form by a rule fitted to measurements.
 
     It saves multiplications in proportion to C·O·tiles, and pays for it with sums in proportion to (C + O)·tiles and
     with the transformed kernel, C·O. Where processors multiply faster than those with AVX2 do (AVX-512, bfloat16, GPUs)
     it is not known to, and not tried; nor where ``x`` is not :func:`~alphabar.model.nn.plain.plain`.
     """
-    if not plain(x, weight) or torch.backends.cpu.get_cpu_capability() != "AVX2":
+    if not plain(x, weight, bias) or torch.backends.cpu.get_cpu_capability() != "AVX2":
         return False
     out_channels, channels = weight.shape[:2]
+    if x.shape[1] != channels or bias.shape != (out_channels,):
+        return False
     batch, _, height, width = x.shape
     tiles = -(-height // TILE) * -(-width // TILE)
     saved = 9 * height * width / (POINTS * tiles) - 1
@@ -93,6 +100,6 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_channels, H, W] → [B, out_channels, H, W]."""
-        if self.bias is not None and pays(x, self.weight):
+        if self.bias is not None and pays(x, self.weight, self.bias):
             return winograd_conv(x, self.weight, self.bias)
         return super().forward(x)

@@ -71,22 +71,22 @@ class Winograd:
         self._call(name, *weight.shape[:2], weight.permute(0, 2, 3, 1).contiguous(), u)
         return u
 
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """``x`` [n, H, W, C] with ``weight`` [O, C, 3, 3] and ``bias`` [O] → [n, H, W, O]."""
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor, y: Tensor) -> None:
+        """``x`` [n, H, W, C] with ``weight`` [O, C, 3, 3] and ``bias`` [O], into ``y`` [n, H, W, O]."""
         out_channels, channels = weight.shape[:2]
-        return self._convolve(x, self._points("points_of_kernels", weight, channels, out_channels), bias)
+        self._convolve(x, self._points("points_of_kernels", weight, channels, out_channels), bias, y)
 
     def gradient_of_images(self, weight: Tensor, g: Tensor) -> Tensor:
         """The gradient of ``x`` in :meth:`convolve`, for that of its result, ``g`` [n, H, W, O]."""
         out_channels, channels = weight.shape[:2]
         turned = self._points("points_of_turned_kernels", weight, out_channels, channels)
-        return self._convolve(g, turned, g.new_zeros(channels))
+        of_x = g.new_empty(*g.shape[:3], channels)
+        self._convolve(g, turned, g.new_zeros(channels), of_x)
+        return of_x
 
-    def _convolve(self, x: Tensor, u: Tensor, bias: Tensor) -> Tensor:
-        y = x.new_empty(*x.shape[:3], len(bias))
+    def _convolve(self, x: Tensor, u: Tensor, bias: Tensor, y: Tensor) -> None:
         room = self._room(x, PER_THREAD, torch.get_num_threads(), len(bias))
         self._call("convolve", _Images.of(x), x, u, bias.contiguous(), _Images.of(y), y, room, PER_THREAD)
-        return y
 
     def gradient_of_weight(self, x: Tensor, g: Tensor) -> Tensor:
         """The gradient of ``weight`` in :meth:`convolve`, for that of its result, ``g`` [n, H, W, O]."""
