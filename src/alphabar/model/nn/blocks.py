@@ -118,11 +118,11 @@ class Final(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] → [B, out_channels, H, W]."""
-        if len(self) < 2:
-            return super().forward(x)
-        norm, act, *others = self
-        x = norm_silu(norm, act, x)
-        for layer in others:
+        layers = list(self)
+        if len(layers) > 1:
+            norm, act, *layers = layers
+            x = norm_silu(norm, act, x)
+        for layer in layers:
             x = layer(x)
         return x
 

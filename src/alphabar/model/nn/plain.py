@@ -36,5 +36,5 @@ def plain(x: Tensor, *others: Tensor) -> bool:
 def unwatched(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether ``module`` is a ``kind`` itself, and nobody waits for it to be called or does something else then."""
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    watched = any(hooks) or nn.modules.module._has_any_global_hook()
+    watched = any(hooks) or nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
     return type(module) is kind and not watched and "forward" not in vars(module)
