@@ -120,6 +120,13 @@ def test_silu_of_any_size(value: float) -> None:
 
 
 @compiled
+def test_what_is_infinite_stays_so() -> None:
+    norm, x = nn.GroupNorm(1, 8), torch.randn(1, 8, 4, 4).to(memory_format=torch.channels_last)
+    nn.init.constant_(norm.bias, torch.inf)
+    assert norm_silu.norm_silu(norm, nn.SiLU(), x).isposinf().all()
+
+
+@compiled
 def test_what_is_no_number_stays_none(asked) -> None:
     norm, x = nn.GroupNorm(2, 16), torch.randn(2, 16, 4, 4).to(memory_format=torch.channels_last)
     x[1, 3, 2, 2] = torch.nan
@@ -233,6 +240,7 @@ def test_only_what_it_computes_reaches_it(asked) -> None:
         (norm, act, narrow),
         (short, act, x),
         (odd, act, x),
+        (norm, act, x[0, :, 0, 0]),
         (nn.GroupNorm(8, 8), act, narrow[:1, :, :1, :1].contiguous(memory_format=torch.channels_last)),
     ):
         with pytest.raises((RuntimeError, ValueError)):

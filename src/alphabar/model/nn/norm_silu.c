@@ -26,8 +26,8 @@ typedef struct {
 INLINE vec sigmoid(vec z) {
     const float ROUND = 12582912.0f; /* 1.5 * 2^23: added and taken away again, it leaves a whole number */
     const ivec too_low = z < -87.0f, too_high = z > 87.0f;
-    const vec x = (vec)((~(too_low | too_high) & (ivec)-z) | (too_low & (ivec)(z * 0 + 87.0f)) |
-                        (too_high & (ivec)(z * 0 - 87.0f)));
+    const vec most = (vec){0} + 87.0f;
+    const vec x = (vec)((~(too_low | too_high) & (ivec)-z) | (too_low & (ivec)most) | (too_high & (ivec)-most));
     const vec shifted = x * 1.44269504f + ROUND, n = shifted - ROUND;
     const vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     const vec q = 0.49999993f + r * (0.16666521f + r * (0.04166839f + r * (0.00836872f + r * 0.00138146f)));

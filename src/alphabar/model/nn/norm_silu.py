@@ -119,11 +119,12 @@ def _fits(norm: nn.Module, act: nn.Module, x: Tensor, shift: Tensor | None) -> T
         return False
     if norm.weight is None or norm.bias is None:
         return False
-    batch, channels = x.shape[:2]
     per_channel = [norm.weight, norm.bias]
+    if not plain(x, *per_channel, *([] if shift is None else [shift])):
+        return False
+    batch, channels = x.shape[:2]
     return (
-        plain(x, *per_channel, *([] if shift is None else [shift]))
-        and channels == norm.num_channels
+        channels == norm.num_channels
         and channels % WIDE == channels % norm.num_groups == 0
         and x.numel() > norm.num_groups
         and all(value.shape == (channels,) and value.is_contiguous() for value in per_channel)
