@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -86,6 +87,14 @@ def _in_turns(forms: Mapping[str, Form], inputs: Sequence[Tensor], rounds: int) 
     return row
 
 
+def _without_ours(form: Form) -> Form:
+    def direct(*inputs: Tensor) -> Tensor:
+        with patch("alphabar.model.nn.norm_silu.norm_silu_library", return_value=None):
+            return form(*inputs)
+
+    return direct
+
+
 def _images(n: int, channels: int, side: int) -> Tensor:
     return torch.randn(n, channels, side, side).to(memory_format=torch.channels_last)
 
@@ -112,17 +121,8 @@ def norms(shapes: Sequence[tuple[int, int, int, int]] = NORMS, rounds: int = 12)
     rows = []
     for shape in shapes:
         n, channels, groups, side = shape
-        norm, act = nn.GroupNorm(groups, channels), nn.SiLU()
-
-        def ours(x: Tensor, shift: Tensor, norm: nn.Module = norm, act: nn.Module = act) -> Tensor:
-            return norm_silu(norm, act, x, shift)
-
-        def direct(x: Tensor, shift: Tensor, form: Form = ours) -> Tensor:
-            with patch("alphabar.model.nn.norm_silu.norm_silu_library", return_value=None):
-                return form(x, shift)
-
-        times = _in_turns(
-            {"direct": direct, "ours": ours}, (_images(n, channels, side), torch.randn(n, channels)), rounds
-        )
+        ours = partial(norm_silu, nn.GroupNorm(groups, channels), nn.SiLU())
+        forms = {"direct": _without_ours(ours), "ours": ours}
+        times = _in_turns(forms, (_images(n, channels, side), torch.randn(n, channels)), rounds)
         rows.append({"shape": shape, **{action: {**row, "chosen": "ours"} for action, row in times.items()}})
     return rows

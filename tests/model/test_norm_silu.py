@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import forms
 from alphabar.model.nn import UNet, norm_silu
 from alphabar.model.nn.norm_silu import norm_silu_library
 
@@ -59,17 +60,14 @@ def gradients(out: torch.Tensor, inputs: list[torch.Tensor], g: torch.Tensor) ->
 @pytest.mark.parametrize("shifts", [None, 1, "each"])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_values_and_gradients(batch, channels, groups, height, width, shifts, threads, asked) -> None:
-    generator, before = torch.Generator().manual_seed(channels + height), torch.get_num_threads()
+    generator = torch.Generator().manual_seed(channels + height)
     norm = made(channels, groups, generator, eps=1e-3)
     x = drawn(generator, batch, channels, height, width, mean=2, std=3)
     g = torch.randn(x.shape, generator=generator)
     shift = None if shifts is None else drawn(generator, 1 if shifts == 1 else batch, channels)
     inputs = [x, norm.weight, norm.bias, *([] if shift is None else [shift])]
-    try:
-        torch.set_num_threads(threads)
+    with forms.threads(threads):
         ours = gradients(norm_silu.norm_silu(norm, nn.SiLU(), x, shift), inputs, g)
-    finally:
-        torch.set_num_threads(before)
     assert asked
     for mine, theirs in zip(ours, gradients(exact(norm, x, shift), inputs, g), strict=True):
         assert mine.shape == theirs.shape
@@ -136,15 +134,12 @@ def test_what_is_no_number_stays_none(asked) -> None:
 
 @compiled
 def test_the_number_of_threads_and_of_images_changes_no_bit() -> None:
-    generator, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    generator = torch.Generator().manual_seed(0)
     norm, x = made(64, 8, generator), drawn(generator, 3, 64, 9, 5)
     found, g = [], torch.randn(3, 64, 9, 5, generator=generator)
-    try:
-        for threads in (1, 2, 7):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 7):
+        with forms.threads(threads):
             found.append(gradients(norm_silu.norm_silu(norm, nn.SiLU(), x), [x, norm.weight, norm.bias], g))
-    finally:
-        torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
     assert torch.equal(norm_silu.norm_silu(norm, nn.SiLU(), x[1:2]), found[0][0][1:2])
@@ -262,19 +257,12 @@ def test_what_ends_the_network_is_a_sequence_as_any() -> None:
 
 @compiled
 def test_a_network_computes_the_same_with_it(asked, monkeypatch) -> None:
-    torch.manual_seed(0)
-    net = UNet(1, 1, 1, 16, (1, 2), (False, False), 0.0, norm_groups=4, total_time_steps=None, small_init=False)
-    net = net.to(memory_format=torch.channels_last)
+    net = forms.network()
     twin = copy.deepcopy(net)
-    x, t = torch.randn(2, 1, 8, 8).to(memory_format=torch.channels_last), torch.tensor([3, 700])
-    ours = net(x, t)
-    ours.square().sum().backward()
+    ours = forms.computed(net)
     blocks = sum(type(module).__name__ == "ResnetBlock" for module in net.modules())
     assert len(asked) == 2 * blocks + 1
     monkeypatch.setattr(norm_silu, "norm_silu_library", lambda: None)
-    theirs = twin(x, t)
-    theirs.square().sum().backward()
+    theirs = forms.computed(twin)
     assert len(asked) == 2 * blocks + 1
-    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    for mine, other in zip(net.parameters(), twin.parameters(), strict=True):
-        assert (mine.grad - other.grad).norm() <= 1e-4 * other.grad.norm() + 1e-5
+    forms.assert_the_same(ours, net, theirs, twin)

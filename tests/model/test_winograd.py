@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from alphabar.model.nn import UNet, winograd
+import forms
+from alphabar.model.nn import winograd
 from alphabar.model.nn.winograd import Conv3x3, pays, winograd_conv
 
 compiled = pytest.mark.skipif(winograd.winograd() is None, reason="there is no C compiler")
@@ -42,16 +43,13 @@ def gradients(conv, inputs, g):
 def test_values_and_gradients_are_those_of_the_direct_form(
     height: int, width: int, channels: int, out_channels: int, threads: int
 ) -> None:
-    generator, before = torch.Generator().manual_seed(height * width + channels), torch.get_num_threads()
+    generator = torch.Generator().manual_seed(height * width + channels)
     shapes = (3, channels, height, width), (out_channels, channels, 3, 3), (out_channels,)
     inputs = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
     g = torch.randn(3, out_channels, height, width, generator=generator)
     exact = gradients(lambda *given: functional.conv2d(*given, padding=1), [tensor.double() for tensor in inputs], g)
-    try:
-        torch.set_num_threads(threads)
+    with forms.threads(threads):
         ours = gradients(winograd_conv, inputs, g)
-    finally:
-        torch.set_num_threads(before)
     for mine, theirs in zip(ours, exact, strict=True):
         assert mine.shape == theirs.shape
         assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
@@ -59,17 +57,14 @@ def test_values_and_gradients_are_those_of_the_direct_form(
 
 @compiled
 def test_the_number_of_threads_and_of_images_changes_no_bit() -> None:
-    generator, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    generator = torch.Generator().manual_seed(0)
     x = torch.randn(5, 24, 19, 16, generator=generator).requires_grad_()
     weight = torch.randn(40, 24, 3, 3, generator=generator).requires_grad_()
     bias, g = torch.zeros(40, requires_grad=True), torch.randn(5, 40, 19, 16, generator=generator)
     found = []
-    try:
-        for threads in (1, 2, 7):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 7):
+        with forms.threads(threads):
             found.append(gradients(winograd_conv, (x, weight, bias), g))
-    finally:
-        torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
     assert torch.equal(winograd_conv(x[2:3], weight, bias), found[0][0][2:3])
@@ -208,19 +203,12 @@ def test_gradients_of_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @compiled
 def test_a_network_computes_the_same_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs and every gradient, to rounding in float32."""
-    torch.manual_seed(0)
-    net = UNet(1, 1, 1, 16, (1, 2), (False, False), 0.0, norm_groups=4, total_time_steps=None, small_init=False)
-    net = net.to(memory_format=torch.channels_last)
+    net = forms.network()
     twin = copy.deepcopy(net)
-    x, t = torch.randn(2, 1, 8, 8).to(memory_format=torch.channels_last), torch.tensor([3, 700])
-    direct = net(x, t)
-    direct.square().sum().backward()
+    direct = forms.computed(net)
     monkeypatch.setattr(winograd, "pays", lambda *given: True)
     called = []
     monkeypatch.setattr(winograd, "winograd_conv", lambda *given: called.append(1) or winograd_conv(*given))
-    ours = twin(x, t)
-    ours.square().sum().backward()
+    ours = forms.computed(twin)
     assert len(called) == sum(isinstance(module, Conv3x3) for module in net.modules()) > 10
-    assert torch.allclose(ours, direct, rtol=1e-4, atol=1e-4)
-    for mine, theirs in zip(twin.parameters(), net.parameters(), strict=True):
-        assert (mine.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-5
+    forms.assert_the_same(ours, twin, direct, net)
